@@ -1,0 +1,1 @@
+//! The cloud as the use cases see it.

@@ -1,0 +1,1 @@
+//! The protocol edge: gRPC in, use cases out. It validates requests and maps errors, and holds no policy.
