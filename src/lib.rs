@@ -27,4 +27,5 @@
 
 pub mod cloud;
 pub mod csi;
+pub mod progress;
 pub mod volume;

@@ -16,8 +16,7 @@ pub enum DiskType {
 }
 
 impl DiskType {
-    pub const ALL: [Self; 6] =
-        [Self::Sata, Self::Ssd, Self::Essd, Self::Rssd, Self::Erssd, Self::Efficiency];
+    pub const ALL: [Self; 6] = [Self::Sata, Self::Ssd, Self::Essd, Self::Rssd, Self::Erssd, Self::Efficiency];
 
     /// The StorageClass word, such as `ssd`.
     pub fn word(self) -> &'static str {

@@ -3,7 +3,12 @@
 pub mod capacity;
 pub mod disk_type;
 pub mod id;
+pub mod request;
 
 pub use capacity::Gib;
 pub use disk_type::DiskType;
 pub use id::{DiskId, HostId, HostKind, Zone};
+pub use request::{
+    Access, AccessMode, Capability, ChargeType, FsType, MountAccess, Parameters, PublishContext, Segment,
+    SizeRequest, TopologyRequirement,
+};

@@ -1,1 +1,0 @@
-//! The cloud as the use cases see it.

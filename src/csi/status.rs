@@ -1,0 +1,59 @@
+//! The one place where errors become gRPC codes.
+//!
+//! What the sidecars make of a code decides whether disks leak: external-provisioner takes everything but
+//! `Canceled`, `DeadlineExceeded`, `Unavailable` and `Aborted` as "nothing was created". So a mutating RPC
+//! builds its status from [`Code`], which has no `Internal`, `Unknown` or `DataLoss` to offer, and each
+//! operation's error enum is mapped by one exhaustive `match` (in the submodules).
+
+use tonic::Status;
+
+use super::operation::NoAnswer;
+
+/// The codes that a mutating RPC may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Certain, permanent: the request is wrong.
+    InvalidArgument,
+    NotFound,
+    AlreadyExists,
+    OutOfRange,
+    Unimplemented,
+    /// Certain: refused in the present state.
+    FailedPrecondition,
+    PermissionDenied,
+    /// Certain: nothing was made for lack of stock, quota or room on the host. The scheduler may choose another node.
+    ResourceExhausted,
+    /// It may have happened, or will be possible later; call again.
+    Aborted,
+    Unavailable,
+    DeadlineExceeded,
+}
+
+/// Builds the status of a mutating RPC.
+pub fn status(code: Code, message: impl Into<String>) -> Status {
+    let code = match code {
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::NotFound => tonic::Code::NotFound,
+        Code::AlreadyExists => tonic::Code::AlreadyExists,
+        Code::OutOfRange => tonic::Code::OutOfRange,
+        Code::Unimplemented => tonic::Code::Unimplemented,
+        Code::FailedPrecondition => tonic::Code::FailedPrecondition,
+        Code::PermissionDenied => tonic::Code::PermissionDenied,
+        Code::ResourceExhausted => tonic::Code::ResourceExhausted,
+        Code::Aborted => tonic::Code::Aborted,
+        Code::Unavailable => tonic::Code::Unavailable,
+        Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+    };
+    Status::new(code, message)
+}
+
+impl From<NoAnswer> for Status {
+    fn from(reason: NoAnswer) -> Self {
+        let code = match &reason {
+            NoAnswer::StillRunning { .. } => Code::DeadlineExceeded,
+            NoAnswer::Busy { .. } | NoAnswer::Panicked { .. } => Code::Aborted,
+            NoAnswer::Stopping { .. } => Code::Unavailable,
+        };
+        status(code, reason.to_string())
+    }
+}
