@@ -26,6 +26,8 @@
 //! 7. Secrets and signatures never reach a log, an error or a `Debug` print.
 
 pub mod cloud;
+pub mod config;
 pub mod csi;
 pub mod progress;
+pub mod telemetry;
 pub mod volume;
