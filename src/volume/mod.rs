@@ -1,14 +1,23 @@
 //! Pure values of the driver: what a disk, a size, a name or a parameter *is*. No I/O, no async, no clocks.
 
+pub mod capability;
 pub mod capacity;
+pub mod context;
 pub mod disk_type;
 pub mod id;
-pub mod request;
+pub mod list_token;
+pub mod name;
+pub mod node_ref;
+pub mod parameters;
+pub mod topology;
 
-pub use capacity::Gib;
+pub use capability::{Access, AccessMode, Capability, FsType, MountAccess};
+pub use capacity::{Gib, SizeRange, SizeRequest};
+pub use context::{PublishContext, VolumeContext};
 pub use disk_type::DiskType;
 pub use id::{DiskId, HostId, HostKind, Zone};
-pub use request::{
-    Access, AccessMode, Capability, ChargeType, FsType, MountAccess, Parameters, PublishContext, Segment,
-    SizeRequest, TopologyRequirement,
-};
+pub use list_token::ListToken;
+pub use name::DiskName;
+pub use node_ref::NodeRef;
+pub use parameters::{ChargeType, Parameters};
+pub use topology::{Segment, TopologyRequirement};
