@@ -27,6 +27,7 @@
 
 pub mod cloud;
 pub mod config;
+pub mod controller;
 pub mod csi;
 pub mod progress;
 pub mod telemetry;

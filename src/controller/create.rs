@@ -1,0 +1,392 @@
+//! CreateVolume: one disk for one name, although the API has no token that would make a repetition harmless.
+//!
+//! Look up by name, make, wait. What was sent without an answer is looked up, not repeated ([`super::names`]).
+//! A final error must mean that no disk of this name exists: the provisioner forgets the claim then. So the look
+//! into the account comes first, and everything that could refuse the request after it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
+use crate::progress::Progress;
+use crate::volume::{DiskId, DiskName, FsType, Parameters, SizeRequest, TopologyRequirement, Zone};
+
+use super::error::Seconds;
+use super::names::Known;
+use super::placement::{self, Place};
+use super::recent::{Change, Trust};
+use super::view::{Sight, View, state};
+use super::{CallError, Controller, PlacementError, Unresolved, Volume, pages};
+
+/// How many hosts are asked for their RDMA cluster when the request offers many: enough to pass by a few that
+/// just left, too few to read a whole cluster.
+const MAX_HOSTS: usize = 4;
+
+/// When a create got no answer, the name is looked up after these pauses before the caller is told to come again.
+/// Most replies are lost on the way, and then the first look finds the disk.
+const LOOKS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// A volume to be made. `name` is CSI's; the disk's name follows from it.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    pub name: String,
+    pub size: SizeRequest,
+    pub parameters: Parameters,
+    pub fs: Option<FsType>,
+    pub topology: Option<TopologyRequirement>,
+}
+
+/// Why there is no volume to hand out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CreateError {
+    /// Nothing was made.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// A disk of the name exists and is not what is asked for.
+    #[error("UDisk {disk} has the name {name} already, but {differences}")]
+    Incompatible { name: DiskName, disk: DiskId, differences: String },
+    /// A create was sent, and nobody knows yet whether it made a disk.
+    #[error(
+        "whether the last create of UDisk {name} made a disk is not known yet: it was sent {} ago without an answer \
+         and no listing shows the disk; it is looked for at every call and, if it does not appear, made again in {}{}",
+        Seconds(*.since),
+        Seconds(*.wait),
+        Because(.source)
+    )]
+    Unsettled { name: DiskName, since: Duration, wait: Duration, source: Option<CloudError> },
+    /// The cloud could not make the disk. One that this process had asked for was removed again.
+    #[error("{}", FailedText(.name, .disk, .status, *.removed, .source))]
+    Failed { name: DiskName, disk: DiskId, status: String, removed: bool, source: Option<CloudError> },
+    /// The disk was deleted while it was waited for.
+    #[error("UDisk {disk} ({name}) was deleted by somebody while it was being made; it will be made again")]
+    Vanished { name: DiskName, disk: DiskId },
+    /// Nothing was made; the verdict is never `Uncertain`.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A disk may exist.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+}
+
+impl<C: Cloud> Controller<C> {
+    pub async fn create(
+        &self,
+        request: CreateRequest,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<Volume, CreateError> {
+        let name = DiskName::for_volume(&request.name);
+        let what = format!("create UDisk {name}");
+        Create { controller: self, request: &request, name, what, deadline, progress }.run().await
+    }
+}
+
+struct Create<'a, C> {
+    controller: &'a Controller<C>,
+    request: &'a CreateRequest,
+    name: DiskName,
+    /// The operation in words, as in "cannot …".
+    what: String,
+    deadline: Deadline,
+    progress: &'a Progress,
+}
+
+/// A complete listing of the disks of the name.
+struct Listing {
+    begun: Instant,
+    /// The older first.
+    disks: Vec<Disk>,
+}
+
+impl<C: Cloud> Create<'_, C> {
+    async fn run(&self) -> Result<Volume, CreateError> {
+        let names = &self.controller.inner.names;
+        let listing = self.look_up().await?;
+        let begun = listing.begun;
+        if let Some(volume) = self.existing(listing).await? {
+            return Ok(volume);
+        }
+        match names.known(self.name.as_str(), begun) {
+            Known::Nothing => {}
+            Known::Unsettled { since, wait } => {
+                return Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source: None });
+            }
+            Known::Made(id) => {
+                if let Some(volume) = self.adopt(&id).await? {
+                    return Ok(volume);
+                }
+                names.forget(self.name.as_str());
+            }
+        }
+        self.make().await
+    }
+
+    async fn look_up(&self) -> Result<Listing, Unresolved> {
+        self.progress.set(format!("looking for a UDisk named {}", self.name));
+        let inner = &self.controller.inner;
+        let begun = Instant::now();
+        // No zone: an earlier try may have been for another node, in another zone.
+        let filter = DiskFilter { name: Some(self.name.to_string()), ..DiskFilter::default() };
+        let mut disks = Vec::new();
+        let take = |disk: Disk| {
+            let ours = disk.name == self.name.as_str() && !disk.is_boot;
+            if ours && !inner.recent.deleted(&disk.id) {
+                disks.push(disk);
+            }
+        };
+        pages::disks(&*inner.cloud, &filter, self.deadline, take)
+            .await
+            .map_err(|source| Unresolved::Unreadable { what: self.what.clone(), source })?;
+        disks.sort_by_key(precedence);
+        Ok(Listing { begun, disks })
+    }
+
+    /// The volume for the name, if a listed disk exists.
+    async fn existing(&self, listing: Listing) -> Result<Option<Volume>, CreateError> {
+        if let [winner, others @ ..] = listing.disks.as_slice()
+            && !others.is_empty()
+        {
+            let others = others.iter().map(|d| d.id.as_str()).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                name = %self.name, disk = %winner.id, %others,
+                "several UDisks have one name; the first is used, delete the others if nothing uses them"
+            );
+        }
+        for disk in &listing.disks {
+            if let Some(volume) = self.adopt(&disk.id).await? {
+                return Ok(Some(volume));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The volume on a disk that should exist. `None`: it does not; the listing lagged.
+    async fn adopt(&self, id: &DiskId) -> Result<Option<Volume>, CreateError> {
+        let mut view = self.view(id);
+        let mut sight = view.read().await?;
+        while sight.trust == Trust::Stale {
+            sight = view.again(format!("UDisk {id} was made or deleted a moment ago")).await?;
+        }
+        let Some(disk) = sight.disk.as_ref() else { return Ok(None) };
+        self.controller.inner.names.seen(self.name.as_str());
+        if let Some(differences) = self.differences(disk) {
+            let (name, disk) = (self.name.clone(), id.clone());
+            return Err(CreateError::Incompatible { name, disk, differences });
+        }
+        tracing::info!(name = %self.name, disk = %id, "the UDisk exists already");
+        self.usable(view, sight).await.map(Some)
+    }
+
+    async fn make(&self) -> Result<Volume, CreateError> {
+        let inner = &self.controller.inner;
+        let (zone, rdma_cluster) = self.place().await?;
+        let parameters = &self.request.parameters;
+        let new = NewDisk {
+            zone,
+            name: self.name.to_string(),
+            size: self.request.size.wanted,
+            disk_type: parameters.disk_type,
+            charge_type: parameters.charge_type,
+            quantity: parameters.quantity,
+            data_ark: parameters.data_ark,
+            tag: parameters.tag.clone(),
+            cmk_id: parameters.cmk_id.clone(),
+            rdma_cluster,
+        };
+        self.progress.set(format!("creating UDisk {} in zone {}", self.name, new.zone));
+        let name = self.name.as_str();
+        inner.names.sending(name);
+        match inner.cloud.create_disk(&new, self.deadline).await {
+            Ok(id) => {
+                inner.recent.note(&id, Change::Created);
+                inner.names.made(name, &id);
+                tracing::info!(name, disk = %id, zone = %new.zone, size = %new.size, "UDisk created");
+                let mut view = self.view(&id);
+                let sight = view.again(format!("UDisk {id} is being made")).await?;
+                self.usable(view, sight).await
+            }
+            Err(error) if error.nothing_happened() => {
+                inner.names.forget(name);
+                Err(CallError::new(self.what.clone(), error).into())
+            }
+            Err(error) => {
+                inner.names.unanswered(name);
+                tracing::warn!(name, %error, "a create got no answer; looking for its disk");
+                self.find(error).await
+            }
+        }
+    }
+
+    /// Looks for the disk of a create that got no answer.
+    async fn find(&self, error: CloudError) -> Result<Volume, CreateError> {
+        for pause in LOOKS {
+            if Instant::now() + pause >= self.deadline {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            match self.look_up().await {
+                Ok(listing) => {
+                    if let Some(volume) = self.existing(listing).await? {
+                        return Ok(volume);
+                    }
+                }
+                Err(error) => tracing::debug!(name = %self.name, %error, "a look-up failed"),
+            }
+        }
+        let (since, wait) = match self.controller.inner.names.known(self.name.as_str(), Instant::now()) {
+            Known::Unsettled { since, wait } => (since, wait),
+            Known::Nothing | Known::Made(_) => Default::default(),
+        };
+        Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source: Some(error) })
+    }
+
+    /// The zone of the new disk and the RDMA cluster of the host that shall use it, read now: UCloud moves hosts
+    /// between clusters at will.
+    async fn place(&self) -> Result<(Zone, Option<String>), CreateError> {
+        let inner = &self.controller.inner;
+        let config = &inner.config;
+        let disk_type = self.request.parameters.disk_type;
+        let topology = self.request.topology.as_ref();
+        let places = placement::places(disk_type, topology, &config.region, config.zone.as_ref())?;
+        let mut refusal = PlacementError::NoZone;
+        for Place { zone, host } in places.into_iter().take(MAX_HOSTS) {
+            let Some(id) = host else { return Ok((zone, None)) };
+            self.progress.set(format!("reading the RDMA cluster of host {id}"));
+            let host = inner
+                .cloud
+                .host(&id, self.deadline)
+                .await
+                .map_err(|source| Unresolved::Unreadable { what: self.what.clone(), source })?;
+            let known = host.is_some();
+            match host.and_then(|host| host.rdma_cluster).filter(|cluster| !cluster.is_empty()) {
+                Some(cluster) => return Ok((zone, Some(cluster))),
+                None => {
+                    let reason =
+                        if known { "it is in no RDMA cluster" } else { "the cloud does not know it" };
+                    let (host, reason) = (format!("host {id}"), reason.to_owned());
+                    refusal = PlacementError::Unsuitable { host, disk_type, reason };
+                }
+            }
+        }
+        Err(refusal.into())
+    }
+
+    /// Waits until the disk can be handed out.
+    async fn usable(&self, mut view: View<'_, C>, mut sight: Sight) -> Result<Volume, CreateError> {
+        loop {
+            let phase = match (&sight.disk, sight.trust) {
+                (_, Trust::Stale) => String::from("the cloud does not show the new disk yet"),
+                (None, Trust::Sound | Trust::Young) => {
+                    let disk = view.id().clone();
+                    self.controller.inner.names.deleted(&disk, None);
+                    return Err(CreateError::Vanished { name: self.name.clone(), disk });
+                }
+                (Some(disk), Trust::Sound | Trust::Young) => match &disk.status {
+                    DiskStatus::Available
+                    | DiskStatus::Attaching
+                    | DiskStatus::InUse
+                    | DiskStatus::Detaching => return Ok(Volume::from(disk)),
+                    DiskStatus::Failed | DiskStatus::RestoreFailed => return Err(self.failed(disk).await),
+                    DiskStatus::Initializing
+                    | DiskStatus::Cloning
+                    | DiskStatus::Restoring
+                    | DiskStatus::Other(_) => state(disk),
+                },
+            };
+            sight = view.again(phase).await?;
+        }
+    }
+
+    /// Removes a failed disk if this process made it; somebody may want to look at any other.
+    async fn failed(&self, disk: &Disk) -> CreateError {
+        let inner = &self.controller.inner;
+        let mut removed = false;
+        let mut source = None;
+        if disk.status == DiskStatus::Failed && inner.names.made_here(self.name.as_str(), &disk.id) {
+            match inner.cloud.delete_disk(&disk.zone, &disk.id, self.deadline).await {
+                Ok(()) => {
+                    inner.recent.note(&disk.id, Change::Deleted);
+                    inner.names.deleted(&disk.id, None);
+                    removed = true;
+                }
+                Err(error) => source = Some(error),
+            }
+        }
+        tracing::warn!(name = %self.name, disk = %disk.id, removed, "the UDisk ended in state {:?}", disk.status);
+        CreateError::Failed {
+            name: self.name.clone(),
+            disk: disk.id.clone(),
+            status: super::view::word(&disk.status).to_owned(),
+            removed,
+            source,
+        }
+    }
+
+    fn differences(&self, disk: &Disk) -> Option<String> {
+        let SizeRequest { required_bytes, limit_bytes, .. } = self.request.size;
+        let parameters = &self.request.parameters;
+        let mut differences = Vec::new();
+        if disk.size.bytes() < required_bytes {
+            differences
+                .push(format!("has {}, which is less than the {required_bytes} bytes asked for", disk.size));
+        }
+        if let Some(limit) = limit_bytes.filter(|limit| disk.size.bytes() > *limit) {
+            differences.push(format!("has {}, which is more than the limit of {limit} bytes", disk.size));
+        }
+        if disk.disk_type != Some(parameters.disk_type) {
+            let found = disk.disk_type.map_or("one that is not sold as a volume", |t| t.word());
+            differences.push(format!("its type is {found} and not {}", parameters.disk_type));
+        }
+        let topology = self.request.topology.as_ref();
+        if !placement::allows(topology, &disk.zone) {
+            differences.push(format!(
+                "it is in zone {} and the request allows only {}",
+                disk.zone,
+                placement::zones(topology)
+            ));
+        }
+        if let (Some(asked), Some(found)) = (&parameters.cmk_id, &disk.cmk_id)
+            && asked != found
+        {
+            differences.push(format!("its encryption key is {found} and not {asked}"));
+        }
+        (!differences.is_empty()).then(|| differences.join(" and "))
+    }
+
+    fn view<'v>(&'v self, id: &'v DiskId) -> View<'v, C> {
+        View::new(self.controller, id, self.what.clone(), self.deadline, self.progress)
+    }
+}
+
+/// The order in which disks of one name are preferred: what failed last, then the older, then by id, so that every
+/// process at every time chooses the same.
+fn precedence(disk: &Disk) -> (bool, u64, DiskId) {
+    (disk.status == DiskStatus::Failed, disk.created_at.unwrap_or(u64::MAX), disk.id.clone())
+}
+
+struct Because<'a>(&'a Option<CloudError>);
+
+impl std::fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(error) => write!(f, " ({error})"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct FailedText<'a>(&'a DiskName, &'a DiskId, &'a str, bool, &'a Option<CloudError>);
+
+impl std::fmt::Display for FailedText<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(name, disk, status, removed, source) = self;
+        write!(f, "UDisk {disk} ({name}) ended in state {status} and cannot be used; ")?;
+        match (removed, source) {
+            (true, _) => write!(f, "it was removed and will be made again"),
+            (false, Some(error)) => write!(f, "removing it failed, which will be tried again: {error}"),
+            (false, None) => write!(f, "this process did not make it, so delete it in the console"),
+        }
+    }
+}

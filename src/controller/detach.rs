@@ -1,0 +1,205 @@
+//! ControllerUnpublishVolume: the disk off the node, whatever has become of either.
+
+use crate::cloud::{Cause, Cloud, Deadline, Disk, DiskStatus, Outcome};
+use crate::progress::Progress;
+use crate::volume::{DiskId, HostId, NodeRef, Zone};
+
+use super::recent::{Change, Trust};
+use super::slots::{Slot, Urgency};
+use super::view::{Backoff, Sight, View, state};
+use super::{CallError, Controller, Unresolved};
+
+/// How often a refusal is met that the disk's state does not explain. A host that just booted refuses for some
+/// seconds; the pauses of this many tries are longer.
+const TRIES: u32 = 5;
+
+/// Why the disk may still be on the node.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DetachError {
+    #[error("UDisk {disk} is a system disk and is never touched by this driver")]
+    SystemDisk { disk: DiskId },
+    #[error(
+        "the cloud does not detach UDisk {disk} from host {host}; if the host is down for good, detach the disk in \
+         the console, else ask UCloud's support with the request id: {source}"
+    )]
+    Stays { disk: DiskId, host: HostId, source: CallError },
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+}
+
+/// What follows from a read.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Done,
+    Send { zone: Zone, host: HostId },
+    Wait(String),
+    SystemDisk,
+}
+
+/// Whether the disk as it was read is on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// On it, by this id.
+    Here(HostId),
+    Elsewhere,
+    /// The cloud does not name the host.
+    Unnamed,
+}
+
+impl<C: Cloud> Controller<C> {
+    /// Without a node the disk is detached from wherever it is.
+    pub async fn detach(
+        &self,
+        disk: &DiskId,
+        node: Option<&NodeRef>,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<(), DetachError> {
+        let inner = &self.inner;
+        let from = node.map_or_else(|| String::from("every host"), ToString::to_string);
+        let mut view = View::new(self, disk, format!("detach UDisk {disk} from {from}"), deadline, progress);
+        let mut slot: Option<Slot> = None;
+        let mut backoff = Backoff::new();
+        let mut refusals = 0;
+        let mut sight = view.read().await?;
+        loop {
+            // Anew for every read: the disk may be on another host by now.
+            let place = self.place(&view, &sight, node).await?;
+            sight = match step(&sight, place) {
+                Step::Done => {
+                    tracing::info!(%disk, %from, "UDisk is detached");
+                    return Ok(());
+                }
+                Step::SystemDisk => return Err(DetachError::SystemDisk { disk: disk.clone() }),
+                Step::Wait(phase) => view.again(phase).await?,
+                Step::Send { host, .. } if slot.is_none() => {
+                    let what = format!("detach UDisk {disk}");
+                    slot = inner.slots.acquire(&host, Urgency::Detach, what, deadline, progress).await;
+                    match &slot {
+                        None => return Err(view.timed_out_in_queue().into()),
+                        Some(slot) if slot.waited => view.read().await?,
+                        Some(_) => sight,
+                    }
+                }
+                Step::Send { zone, host } => {
+                    view.phase(format!("the cloud is asked to detach it from host {host}"));
+                    match inner.cloud.detach_disk(&zone, disk, &host, deadline).await {
+                        Ok(()) => {
+                            inner.recent.note(disk, Change::Detached(host));
+                            view.restart();
+                            view.again(String::from("the cloud was asked to detach it")).await?
+                        }
+                        Err(error) if error.outcome == Outcome::Unknown => {
+                            inner.recent.note(disk, Change::Detached(host.clone()));
+                            tracing::warn!(%disk, %host, %error, "a detach got no answer; looking");
+                            view.trouble(error);
+                            view.restart();
+                            view.again(String::from("whether the cloud detaches it is not known")).await?
+                        }
+                        Err(error) => {
+                            let error = CallError::new(view.what.clone(), error);
+                            let may_pass = matches!(
+                                error.source.cause,
+                                Cause::Busy
+                                    | Cause::DetachFailed
+                                    | Cause::NotFound
+                                    | Cause::InUse
+                                    | Cause::Refused
+                            );
+                            if !may_pass {
+                                return Err(error.into());
+                            }
+                            // The disk's own state decides: "detach failed" is also the answer for a disk that is
+                            // detached already, and a deleted host is unknown.
+                            let now = view.read().await?;
+                            let place = self.place(&view, &now, node).await?;
+                            if !matches!(step(&now, place), Step::Send { .. }) {
+                                now
+                            } else {
+                                if error.source.cause != Cause::Busy {
+                                    refusals += 1;
+                                }
+                                if refusals >= TRIES {
+                                    let disk = disk.clone();
+                                    return Err(DetachError::Stays { disk, host, source: error });
+                                }
+                                drop(slot.take());
+                                view.pause(&mut backoff, error.source).await?;
+                                view.read().await?
+                            }
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    /// Whether the disk as it was read is on the node.
+    ///
+    /// The plugin we replace named nodes by their address. The disk itself names the address of its host, so a node
+    /// that is gone never keeps a disk, and hosts are not listed here.
+    async fn place(
+        &self,
+        view: &View<'_, C>,
+        sight: &Sight,
+        node: Option<&NodeRef>,
+    ) -> Result<Place, Unresolved> {
+        let named = |disk: &Disk| disk.host.clone().map_or(Place::Unnamed, Place::Here);
+        let Some(disk) = &sight.disk else { return Ok(Place::Unnamed) };
+        match (node, &disk.host) {
+            (None, _) => Ok(named(disk)),
+            (Some(NodeRef::Host(node)), Some(host)) if node != host => Ok(Place::Elsewhere),
+            // Should it be on another host after all, the cloud refuses.
+            (Some(NodeRef::Host(node)), _) => Ok(Place::Here(node.clone())),
+            (Some(NodeRef::Address(address)), host) => match (disk.host_ip, host) {
+                (Some(ip), _) if ip != *address => Ok(Place::Elsewhere),
+                (Some(_), _) | (None, None) => Ok(named(disk)),
+                (None, Some(host)) => {
+                    let read = self.inner.cloud.host(host, view.deadline).await;
+                    let read =
+                        read.map_err(|source| Unresolved::Unreadable { what: view.what.clone(), source })?;
+                    Ok(match read {
+                        Some(read) if !read.private_ips.contains(address) => Place::Elsewhere,
+                        // On a host that does not exist any more nothing can use the disk.
+                        Some(_) | None => Place::Here(host.clone()),
+                    })
+                }
+            },
+        }
+    }
+}
+
+fn step(sight: &Sight, place: Place) -> Step {
+    if sight.trust == Trust::Stale {
+        return Step::Wait(String::from("the cloud's answers contradict a change made a moment ago"));
+    }
+    let Some(disk) = &sight.disk else { return Step::Done };
+    if disk.is_boot {
+        return Step::SystemDisk;
+    }
+    let done = || {
+        if sight.trust == Trust::Young {
+            // A predecessor may have attached it a moment before it died.
+            return Step::Wait(format!("{}; making sure, because the driver has just started", state(disk)));
+        }
+        Step::Done
+    };
+    match (&disk.status, place) {
+        (DiskStatus::InUse, Place::Here(host)) => Step::Send { zone: disk.zone.clone(), host },
+        (DiskStatus::InUse | DiskStatus::Attaching | DiskStatus::Detaching, Place::Elsewhere) => done(),
+        (DiskStatus::InUse | DiskStatus::Attaching | DiskStatus::Detaching | DiskStatus::Other(_), _) => {
+            Step::Wait(state(disk))
+        }
+        (
+            DiskStatus::Available
+            | DiskStatus::Initializing
+            | DiskStatus::Cloning
+            | DiskStatus::Restoring
+            | DiskStatus::RestoreFailed
+            | DiskStatus::Failed,
+            _,
+        ) => done(),
+    }
+}

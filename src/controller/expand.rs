@@ -1,0 +1,206 @@
+//! ControllerExpandVolume: the disk at least as large as asked, attached or not.
+
+use crate::cloud::{Cause, Cloud, CloudError, Deadline, DiskStatus, Grown, Outcome};
+use crate::progress::Progress;
+use crate::volume::capacity::CapacityError;
+use crate::volume::{DiskId, Gib, HostId, SizeRange, Zone};
+
+use super::recent::{Change, Trust};
+use super::slots::{Slot, Urgency};
+use super::view::{Backoff, Sight, View, state, word};
+use super::{CallError, Controller, Unresolved};
+
+/// How often a refusal that contradicts what was read is tried again.
+const TRIES: u32 = 4;
+
+/// How large a disk shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpandRequest {
+    pub disk: DiskId,
+    pub required_bytes: u64,
+    pub limit_bytes: Option<u64>,
+}
+
+/// A disk that is large enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expanded {
+    pub size: Gib,
+    pub grown: Grown,
+}
+
+/// Why the disk is not as large as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ExpandError {
+    #[error("UDisk {disk} does not exist")]
+    NoDisk { disk: DiskId },
+    #[error("UDisk {disk} is a system disk and is never touched by this driver")]
+    SystemDisk { disk: DiskId },
+    /// No size fits. Nothing was sent.
+    #[error("UDisk {disk} cannot grow as asked: {source}")]
+    Capacity { disk: DiskId, source: CapacityError },
+    #[error("UDisk {disk} has {size}, more than the limit of {limit} bytes; disks cannot shrink")]
+    OverLimit { disk: DiskId, size: Gib, limit: u64 },
+    #[error("UDisk {disk} is in state {status} and cannot grow; see the disk in the console")]
+    Unusable { disk: DiskId, status: String },
+    /// The host does not take it while it runs.
+    #[error(
+        "UDisk {disk} cannot grow while host {host} runs; scale the workload down, so that the disk is detached, or \
+         stop the host: {source}"
+    )]
+    HostMustStop { disk: DiskId, host: String, source: CloudError },
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+}
+
+/// What follows from a read.
+#[derive(Debug)]
+enum Step {
+    Done(Gib),
+    Grow(Growth),
+    Wait(String),
+    Refuse(ExpandError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Growth {
+    zone: Zone,
+    host: Option<HostId>,
+    size: Gib,
+}
+
+impl<C: Cloud> Controller<C> {
+    pub async fn expand(
+        &self,
+        request: ExpandRequest,
+        deadline: Deadline,
+        progress: &Progress,
+    ) -> Result<Expanded, ExpandError> {
+        let inner = &self.inner;
+        let disk = &request.disk;
+        let mut view = View::new(self, disk, format!("grow UDisk {disk}"), deadline, progress);
+        let mut slot: Option<Slot> = None;
+        let mut backoff = Backoff::new();
+        let mut refusals = 0;
+        let mut grown = Grown::Online;
+        let mut sight = view.read().await?;
+        loop {
+            sight = match step(&request, &sight) {
+                Step::Refuse(error) => return Err(error),
+                Step::Done(size) => {
+                    tracing::info!(%disk, %size, ?grown, "UDisk is large enough");
+                    return Ok(Expanded { size, grown });
+                }
+                Step::Wait(phase) => view.again(phase).await?,
+                Step::Grow(Growth { host: Some(host), .. }) if slot.is_none() => {
+                    let what = format!("grow UDisk {disk}");
+                    slot = inner.slots.acquire(&host, Urgency::Other, what, deadline, progress).await;
+                    match &slot {
+                        None => return Err(view.timed_out_in_queue().into()),
+                        Some(slot) if slot.waited => view.read().await?,
+                        Some(_) => sight,
+                    }
+                }
+                Step::Grow(growth) => match self.grow(&mut view, &growth).await {
+                    Ok(answer) => {
+                        grown = answer;
+                        inner.recent.note(disk, Change::Grown(growth.size));
+                        view.restart();
+                        view.again(format!("it is growing to {}", growth.size)).await?
+                    }
+                    Err(error) if error.outcome == Outcome::Unknown => {
+                        inner.recent.note(disk, Change::Grown(growth.size));
+                        tracing::warn!(%disk, %error, "a resize got no answer; looking");
+                        view.trouble(error);
+                        view.restart();
+                        view.again(String::from("whether it grows is not known")).await?
+                    }
+                    Err(source) if source.cause == Cause::HostMustStop => {
+                        let host = growth.host.map_or_else(String::new, |host| host.to_string());
+                        return Err(ExpandError::HostMustStop { disk: disk.clone(), host, source });
+                    }
+                    Err(error) => {
+                        refusals += 1;
+                        // An invalid size is also the answer when the disk has it already.
+                        let look_again = matches!(
+                            error.cause,
+                            Cause::InUse
+                                | Cause::AlreadyAttached
+                                | Cause::InvalidRequest
+                                | Cause::NotFound
+                                | Cause::Refused
+                        );
+                        let now = view.read().await?;
+                        let changed = !matches!(step(&request, &now), Step::Grow(again) if again == growth);
+                        if error.cause == Cause::Busy || (look_again && refusals < TRIES && changed) {
+                            drop(slot.take());
+                            if !changed {
+                                view.pause(&mut backoff, error).await?;
+                                view.read().await?
+                            } else {
+                                now
+                            }
+                        } else {
+                            return Err(CallError::new(view.what.clone(), error).into());
+                        }
+                    }
+                },
+            };
+        }
+    }
+
+    async fn grow(&self, view: &mut View<'_, C>, growth: &Growth) -> Result<Grown, CloudError> {
+        view.phase(format!("the cloud is asked to grow it to {}", growth.size));
+        let (cloud, Growth { zone, host, size }) = (&self.inner.cloud, growth);
+        match host {
+            Some(host) => cloud.resize_attached_disk(zone, view.id(), host, *size, view.deadline).await,
+            None => cloud
+                .resize_detached_disk(zone, view.id(), *size, view.deadline)
+                .await
+                .map(|()| Grown::Online),
+        }
+    }
+}
+
+fn step(request: &ExpandRequest, sight: &Sight) -> Step {
+    let id = || request.disk.clone();
+    if sight.trust == Trust::Stale {
+        return Step::Wait(String::from("the cloud does not show the new size yet"));
+    }
+    let Some(disk) = &sight.disk else { return Step::Refuse(ExpandError::NoDisk { disk: id() }) };
+    if disk.is_boot {
+        return Step::Refuse(ExpandError::SystemDisk { disk: id() });
+    }
+    let range = SizeRange { required_bytes: request.required_bytes, limit_bytes: request.limit_bytes };
+    if range.admits(disk.size) {
+        return Step::Done(disk.size);
+    }
+    if let Some(limit) = request.limit_bytes.filter(|limit| disk.size.bytes() > *limit) {
+        return Step::Refuse(ExpandError::OverLimit { disk: id(), size: disk.size, limit });
+    }
+    let size = match range.smallest(disk.disk_type) {
+        Ok(size) => size,
+        Err(source) => return Step::Refuse(ExpandError::Capacity { disk: id(), source }),
+    };
+    let grow = |host| Step::Grow(Growth { zone: disk.zone.clone(), host, size });
+    match (&disk.status, &disk.host) {
+        (DiskStatus::Available, _) => grow(None),
+        (DiskStatus::InUse, Some(host)) => grow(Some(host.clone())),
+        (DiskStatus::InUse, None) => {
+            Step::Wait(format!("{} to a host that the cloud does not name", state(disk)))
+        }
+        (DiskStatus::Failed | DiskStatus::RestoreFailed, _) => {
+            Step::Refuse(ExpandError::Unusable { disk: id(), status: word(&disk.status).to_owned() })
+        }
+        (
+            DiskStatus::Initializing
+            | DiskStatus::Attaching
+            | DiskStatus::Detaching
+            | DiskStatus::Cloning
+            | DiskStatus::Restoring
+            | DiskStatus::Other(_),
+            _,
+        ) => Step::Wait(state(disk)),
+    }
+}

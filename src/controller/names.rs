@@ -1,0 +1,164 @@
+//! The names of disks that this process is making or just made.
+//!
+//! CreateUDisk has no token that would make a repetition harmless, names are not unique, and a listing may lag
+//! behind. So a name whose create ended without an answer is not sent again until complete listings have not
+//! shown it for the settling time, and a name whose disk is known is looked up by that disk's id.
+//!
+//! The memory only protects against a second disk. It ends when the disk has been seen or deleted, and with the
+//! process.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::volume::DiskId;
+
+/// For how long the id of a made disk is kept. A listing that lags longer is broken beyond this driver's help.
+const MADE_MEMORY: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+pub(super) struct Names {
+    settle: Duration,
+    table: Mutex<HashMap<String, Memory>>,
+}
+
+#[derive(Debug, Clone)]
+enum Memory {
+    /// A create was sent at this time, and whether it made a disk is not known.
+    Sent { at: Instant },
+    /// The cloud gave this id to the name.
+    Made { id: DiskId, at: Instant },
+}
+
+/// What is known of a name that a listing does not show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: the name may be sent.
+    Nothing,
+    /// A disk was made and has this id.
+    Made(DiskId),
+    /// A create may have made a disk that is not listed yet; for so long nothing may be sent.
+    Unsettled { since: Duration, wait: Duration },
+}
+
+impl Names {
+    pub(super) fn new(settle: Duration) -> Self {
+        Self { settle, table: Mutex::default() }
+    }
+
+    /// Notes that a create is about to be sent. Noted before, so that a fault in between leaves its trace.
+    pub(super) fn sending(&self, name: &str) {
+        let now = Instant::now();
+        let mut table = self.lock();
+        table.retain(|_, memory| match memory {
+            Memory::Sent { at } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
+            Memory::Made { at, .. } => now.duration_since(*at) <= MADE_MEMORY,
+        });
+        table.insert(name.to_owned(), Memory::Sent { at: now });
+    }
+
+    /// Notes that the create ended without an answer. It may have been received as late as now.
+    pub(super) fn unanswered(&self, name: &str) {
+        self.lock().insert(name.to_owned(), Memory::Sent { at: Instant::now() });
+    }
+
+    pub(super) fn made(&self, name: &str, id: &DiskId) {
+        self.lock().insert(name.to_owned(), Memory::Made { id: id.clone(), at: Instant::now() });
+    }
+
+    /// Forgets the name: the create certainly made nothing, or what it made is gone.
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Notes that a listing shows the name, which answers the question whether its create made a disk.
+    pub(super) fn seen(&self, name: &str) {
+        let mut table = self.lock();
+        if matches!(table.get(name), Some(Memory::Sent { .. })) {
+            table.remove(name);
+        }
+    }
+
+    /// Notes that a disk is gone for good. The name, where it was read, is free at once.
+    pub(super) fn deleted(&self, id: &DiskId, name: Option<&str>) {
+        self.lock().retain(|known, memory| match memory {
+            Memory::Made { id: made, .. } => made != id,
+            Memory::Sent { .. } => Some(known.as_str()) != name,
+        });
+    }
+
+    /// Whether this process got the id as the answer to a create of the name.
+    pub(super) fn made_here(&self, name: &str, id: &DiskId) -> bool {
+        matches!(self.lock().get(name), Some(Memory::Made { id: made, .. }) if made == id)
+    }
+
+    /// What to make of a complete listing without the name that was started at `looked`.
+    pub(super) fn known(&self, name: &str, looked: Instant) -> Known {
+        match self.lock().get(name) {
+            None => Known::Nothing,
+            Some(Memory::Made { id, .. }) => Known::Made(id.clone()),
+            Some(Memory::Sent { at }) => {
+                let since = looked.saturating_duration_since(*at);
+                match self.settle.checked_sub(since) {
+                    Some(wait) if !wait.is_zero() => Known::Unsettled { since, wait },
+                    Some(_) | None => Known::Nothing,
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        // Every step leaves the table whole, so a poisoned lock holds no broken state.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(60);
+
+    fn id(text: &str) -> DiskId {
+        DiskId::parse(text).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unanswered_name_is_free_after_the_settling_time() {
+        let names = Names::new(SETTLE);
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+        names.sending("pvc-1");
+        tokio::time::advance(Duration::from_secs(30)).await;
+        names.unanswered("pvc-1");
+        tokio::time::advance(Duration::from_secs(59)).await;
+        let (since, wait) = (Duration::from_secs(59), Duration::from_secs(1));
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Unsettled { since, wait });
+        let early = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_ne!(names.known("pvc-1", early), Known::Nothing, "the listing was begun too early");
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seeing_or_deleting_the_disk_ends_the_memory() {
+        let names = Names::new(SETTLE);
+        names.sending("pvc-1");
+        names.seen("pvc-1");
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+
+        names.made("pvc-1", &id("bs-1"));
+        names.seen("pvc-1");
+        assert!(names.made_here("pvc-1", &id("bs-1")));
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Made(id("bs-1")));
+        names.deleted(&id("bs-2"), None);
+        assert!(names.made_here("pvc-1", &id("bs-1")));
+        names.deleted(&id("bs-1"), None);
+        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+
+        names.unanswered("pvc-2");
+        names.deleted(&id("bs-3"), Some("pvc-2"));
+        assert_eq!(names.known("pvc-2", Instant::now()), Known::Nothing);
+    }
+}

@@ -1,0 +1,177 @@
+//! What this process changed a moment ago, and so which reads must be stale.
+//!
+//! Reads of the cloud may lag. One that contradicts a change accepted a moment ago is not believed until no
+//! read has agreed with that change for longer than the lag. The memory is short and only delays a conclusion:
+//! without it (after a restart) the cloud's state still decides. Because a predecessor may have made a change
+//! just before it died, "nothing to do" read in the first moments of the process is looked at again as well.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cloud::{Disk, DiskStatus};
+use crate::volume::{DiskId, Gib, HostId};
+
+/// A change that the cloud accepted, or may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    Created,
+    Attached(HostId),
+    Detached(HostId),
+    Grown(Gib),
+    Deleted,
+}
+
+/// How much a read is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    Sound,
+    /// Not contradicted by anything, but this process is too young to know what its predecessor did.
+    Young,
+    /// Contradicts a recent change: look again.
+    Stale,
+}
+
+#[derive(Debug)]
+struct Entry {
+    change: Change,
+    /// When the change was made or a read last agreed with it.
+    at: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Recent {
+    lag: Duration,
+    born: Instant,
+    entries: Mutex<HashMap<DiskId, Entry>>,
+}
+
+impl Recent {
+    pub(super) fn new(lag: Duration) -> Self {
+        Self { lag, born: Instant::now(), entries: Mutex::default() }
+    }
+
+    /// Notes a change at the moment when the cloud accepted it or left its outcome open.
+    pub(super) fn note(&self, disk: &DiskId, change: Change) {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        // Old entries decide nothing any more; dropping them here bounds the memory by the rate of changes.
+        entries.retain(|_, entry| now.duration_since(entry.at) <= self.lag);
+        entries.insert(disk.clone(), Entry { change, at: now });
+    }
+
+    /// Judges a read that was started at `started`.
+    pub(super) fn judge(&self, disk: &DiskId, reading: Option<&Disk>, started: Instant) -> Trust {
+        let mut entries = self.lock();
+        match entries.get_mut(disk) {
+            Some(entry) if started.saturating_duration_since(entry.at) <= self.lag => {
+                if contradicts(&entry.change, reading) {
+                    Trust::Stale
+                } else {
+                    entry.at = entry.at.max(started);
+                    Trust::Sound
+                }
+            }
+            Some(_) => Trust::Sound,
+            None if started.saturating_duration_since(self.born) <= self.lag => Trust::Young,
+            None => Trust::Sound,
+        }
+    }
+
+    /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
+    pub(super) fn deleted(&self, disk: &DiskId) -> bool {
+        self.lock().get(disk).is_some_and(|entry| entry.change == Change::Deleted)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DiskId, Entry>> {
+        // Every step leaves the table whole, so a poisoned lock holds no broken state.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a read cannot be true after the change, unless somebody else acted too.
+fn contradicts(change: &Change, reading: Option<&Disk>) -> bool {
+    let Some(disk) = reading else {
+        return match change {
+            Change::Deleted => false,
+            Change::Created | Change::Attached(_) | Change::Detached(_) | Change::Grown(_) => true,
+        };
+    };
+    let bound = matches!(disk.status, DiskStatus::InUse | DiskStatus::Attaching);
+    match change {
+        Change::Created => false,
+        Change::Attached(host) => {
+            disk.status == DiskStatus::Available || (bound && disk.host.as_ref().is_some_and(|h| h != host))
+        }
+        Change::Detached(host) => bound && disk.host.as_ref().is_none_or(|h| h == host),
+        Change::Grown(size) => disk.size < *size,
+        Change::Deleted => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fake::disk;
+
+    fn id() -> DiskId {
+        DiskId::parse("bs-1").unwrap()
+    }
+
+    fn host(name: &str) -> HostId {
+        HostId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn each_change_is_contradicted_by_the_state_before_it() {
+        let free = disk("bs-1", DiskStatus::Available);
+        let mut used = disk("bs-1", DiskStatus::InUse);
+        used.host = Some(host("uhost-a"));
+        let mut going = used.clone();
+        going.status = DiskStatus::Detaching;
+        let a = || host("uhost-a");
+        for (change, reading, expected) in [
+            (Change::Created, None, true),
+            (Change::Created, Some(&free), false),
+            (Change::Attached(a()), Some(&free), true),
+            (Change::Attached(a()), Some(&used), false),
+            (Change::Attached(a()), Some(&going), false),
+            (Change::Attached(host("uhost-b")), Some(&used), true),
+            (Change::Detached(a()), Some(&used), true),
+            (Change::Detached(a()), Some(&going), false),
+            (Change::Detached(a()), Some(&free), false),
+            (Change::Detached(host("uhost-b")), Some(&used), false),
+            (Change::Grown(Gib::new(20)), Some(&free), true),
+            (Change::Grown(Gib::new(10)), Some(&free), false),
+            (Change::Deleted, Some(&free), true),
+            (Change::Deleted, None, false),
+        ] {
+            assert_eq!(contradicts(&change, reading), expected, "{change:?} {reading:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_contradiction_is_believed_once_no_read_agreed_for_longer_than_the_lag() {
+        let recent = Recent::new(Duration::from_secs(10));
+        let free = disk("bs-1", DiskStatus::Available);
+        let attaching = disk("bs-1", DiskStatus::Attaching);
+        recent.note(&id(), Change::Attached(host("uhost-a")));
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert_eq!(recent.judge(&id(), Some(&attaching), Instant::now()), Trust::Sound);
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_young_process_knows_little() {
+        let recent = Recent::new(Duration::from_secs(10));
+        assert_eq!(recent.judge(&id(), None, Instant::now()), Trust::Young);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(recent.judge(&id(), None, Instant::now()), Trust::Sound);
+    }
+}

@@ -1,0 +1,205 @@
+//! How one operation sees its disk: a first read, then the shared polling, each read judged for staleness.
+
+use tokio::time::Instant;
+
+use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskStatus};
+use crate::progress::Progress;
+use crate::volume::DiskId;
+
+use super::Controller;
+use super::error::{Unresolved, reading_again_helps};
+use super::poller::{Follow, Reading};
+use super::recent::Trust;
+
+/// A disk as read, and how much that read is worth. `None`: the cloud does not know it.
+#[derive(Debug, Clone)]
+pub(super) struct Sight {
+    pub(super) disk: Option<Disk>,
+    pub(super) trust: Trust,
+}
+
+#[derive(Debug)]
+pub(super) struct View<'a, C> {
+    controller: &'a Controller<C>,
+    id: &'a DiskId,
+    /// The operation in words, as in "cannot …".
+    pub(super) what: String,
+    pub(super) deadline: Deadline,
+    pub(super) progress: &'a Progress,
+    begun: Instant,
+    follow: Option<Follow>,
+    phase: String,
+    /// The last thing that went wrong, for the error that ends a wait.
+    trouble: Option<CloudError>,
+}
+
+impl<'a, C: Cloud> View<'a, C> {
+    pub(super) fn new(
+        controller: &'a Controller<C>,
+        id: &'a DiskId,
+        what: String,
+        deadline: Deadline,
+        progress: &'a Progress,
+    ) -> Self {
+        let phase = String::from("nothing was done");
+        let begun = Instant::now();
+        Self { controller, id, what, deadline, progress, begun, follow: None, phase, trouble: None }
+    }
+
+    pub(super) fn id(&self) -> &'a DiskId {
+        self.id
+    }
+
+    /// Reads the disk now.
+    pub(super) async fn read(&mut self) -> Result<Sight, Unresolved> {
+        self.progress.set(format!("reading UDisk {}", self.id));
+        self.follow = None;
+        let started = Instant::now();
+        let result = self.controller.inner.cloud.disk(self.id, self.deadline).await;
+        match result {
+            Ok(disk) => Ok(self.judge(disk, started)),
+            Err(source) => Err(Unresolved::Unreadable { what: self.what.clone(), source }),
+        }
+    }
+
+    /// Waits for the next shared read. `phase` says in a clause what is waited for.
+    pub(super) async fn again(&mut self, phase: String) -> Result<Sight, Unresolved> {
+        self.phase(phase);
+        let poller = &self.controller.inner.poller;
+        loop {
+            let follow = self.follow.get_or_insert_with(|| poller.follow(self.id, self.deadline));
+            let Some(Reading { started, result }) = poller.next(follow).await else {
+                return Err(self.timed_out());
+            };
+            match result {
+                Ok(disk) => return Ok(self.judge(disk, started)),
+                Err(error) if reading_again_helps(&error) => {
+                    tracing::debug!(disk = %self.id, %error, "a read failed while waiting");
+                    self.trouble = Some(error);
+                }
+                Err(source) => return Err(Unresolved::Unreadable { what: self.what.clone(), source }),
+            }
+        }
+    }
+
+    /// Starts a new wait: the pace of the reads follows the change that was just sent.
+    pub(super) fn restart(&mut self) {
+        self.follow = None;
+    }
+
+    /// Says what the operation is at, to waiting callers and in the error that ends it.
+    pub(super) fn phase(&mut self, phase: String) {
+        self.progress.set(format!("{}: {phase}", self.what));
+        self.phase = phase;
+    }
+
+    /// Remembers a refusal that is tried again, for the error that ends the wait.
+    pub(super) fn trouble(&mut self, error: CloudError) {
+        self.trouble = Some(error);
+    }
+
+    /// The error of a wait that ended in a queue, which alone knows the place in it.
+    pub(super) fn timed_out_in_queue(&mut self) -> Unresolved {
+        self.phase = self.progress.get();
+        self.timed_out()
+    }
+
+    pub(super) fn timed_out(&self) -> Unresolved {
+        let waited = self.begun.elapsed();
+        tracing::warn!(disk = %self.id, ?waited, phase = %self.phase, "gave up: cannot {}", self.what);
+        Unresolved::TimedOut {
+            what: self.what.clone(),
+            phase: self.phase.clone(),
+            waited,
+            source: self.trouble.clone(),
+        }
+    }
+
+    /// Sleeps before another try. The error ends the operation: the time is over.
+    pub(super) async fn pause(&mut self, backoff: &mut Backoff, error: CloudError) -> Result<(), Unresolved> {
+        let pause = backoff.next();
+        self.phase(format!("the cloud refuses for the moment, trying again in {:.1} s", pause.as_secs_f64()));
+        tracing::info!(disk = %self.id, %error, ?pause, "refused for the moment: {}", self.what);
+        self.trouble = Some(error);
+        if Instant::now() + pause >= self.deadline {
+            tokio::time::sleep_until(self.deadline).await;
+            return Err(self.timed_out());
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    fn judge(&self, disk: Option<Disk>, started: Instant) -> Sight {
+        let trust = self.controller.inner.recent.judge(self.id, disk.as_ref(), started);
+        if trust == Trust::Stale {
+            tracing::debug!(disk = %self.id, "a read contradicts a change made a moment ago; looking again");
+        }
+        Sight { disk, trust }
+    }
+}
+
+/// Growing pauses between tries that the cloud refused for the moment.
+#[derive(Debug)]
+pub(super) struct Backoff(std::time::Duration);
+
+impl Backoff {
+    const FIRST: std::time::Duration = std::time::Duration::from_secs(1);
+    const LAST: std::time::Duration = std::time::Duration::from_secs(15);
+
+    pub(super) fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    /// The next pause, with jitter so that the disks of one host do not come back all at once.
+    fn next(&mut self) -> std::time::Duration {
+        let pause = self.0.mul_f64(0.8 + 0.4 * fastrand::f64());
+        self.0 = (self.0 * 2).min(Self::LAST);
+        pause
+    }
+}
+
+/// The state of a disk as a clause: "UDisk bs-1 is Attaching to host uhost-1 (10.0.0.1)".
+pub(super) fn state(disk: &Disk) -> String {
+    let (word, to) = match &disk.status {
+        DiskStatus::Attaching => ("Attaching", " to host "),
+        DiskStatus::InUse => ("attached", " to host "),
+        DiskStatus::Detaching => ("Detaching", " from host "),
+        status @ (DiskStatus::Initializing
+        | DiskStatus::Available
+        | DiskStatus::Cloning
+        | DiskStatus::Restoring
+        | DiskStatus::RestoreFailed
+        | DiskStatus::Failed
+        | DiskStatus::Other(_)) => (word(status), ", host "),
+    };
+    match place(disk) {
+        Some(host) => format!("UDisk {} is {word}{to}{host}", disk.id),
+        None => format!("UDisk {} is {word}", disk.id),
+    }
+}
+
+/// Where a disk is, with both names that a host has.
+pub(super) fn place(disk: &Disk) -> Option<String> {
+    match (&disk.host, disk.host_ip) {
+        (Some(host), Some(ip)) => Some(format!("{host} ({ip})")),
+        (Some(host), None) => Some(host.to_string()),
+        (None, Some(ip)) => Some(ip.to_string()),
+        (None, None) => None,
+    }
+}
+
+/// The API's word for a state.
+pub(super) fn word(status: &DiskStatus) -> &str {
+    match status {
+        DiskStatus::Initializing => "Initializating",
+        DiskStatus::Available => "Available",
+        DiskStatus::Attaching => "Attaching",
+        DiskStatus::InUse => "InUse",
+        DiskStatus::Detaching => "Detaching",
+        DiskStatus::Cloning => "Cloning",
+        DiskStatus::Restoring => "Restoring",
+        DiskStatus::RestoreFailed => "RestoreFailed",
+        DiskStatus::Failed => "Failed",
+        DiskStatus::Other(word) => word,
+    }
+}
