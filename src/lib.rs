@@ -30,5 +30,6 @@ pub mod config;
 pub mod controller;
 pub mod csi;
 pub mod progress;
+pub mod readiness;
 pub mod telemetry;
 pub mod volume;

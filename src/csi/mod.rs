@@ -1,5 +1,10 @@
 //! The protocol edge: gRPC in, use cases out. It validates requests and maps errors, and holds no policy.
 
+pub mod connection;
+pub mod identity;
 pub mod operation;
 pub mod proto;
+pub mod server;
+pub mod socket;
 pub mod status;
+pub mod trace;

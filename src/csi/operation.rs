@@ -205,3 +205,6 @@ impl Drop for Release {
         self.operations.table().remove(&self.key);
     }
 }
+
+#[cfg(test)]
+mod tests;
