@@ -25,7 +25,7 @@ use args::{Arguments, Given, Origin, Wish};
 pub use error::{Fault, Faults};
 use flags::Flag;
 
-use crate::telemetry::log::Filter;
+use crate::telemetry::log::Log;
 use crate::volume::{HostId, Zone};
 
 /// Exit status for a wrong command line or environment (`EX_USAGE`).
@@ -69,12 +69,6 @@ impl Mode {
             Self::All => "all",
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Json,
-    Text,
 }
 
 /// What AttachUDisk says about attaching a disk to several hosts.
@@ -154,12 +148,6 @@ pub enum Credentials {
         role: String,
         role_v2: String,
     },
-}
-
-#[derive(Debug, Clone)]
-pub struct Log {
-    pub format: LogFormat,
-    pub filter: Filter,
 }
 
 /// The arguments of `csi-udisk sandbox`.

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::telemetry::log::Format;
 
 /// Parses a command line of words, with variables as `NAME=value` words.
 fn run(line: &str, variables: &str) -> Result<Command, Faults> {
@@ -49,7 +50,7 @@ fn without_anything_the_defaults_hold() {
         config.cloud.credentials,
         Credentials::Sts { role, role_v2 } if role == "Uk8sServiceCharacter" && role_v2 == "ServiceRoleForUK8S"
     ));
-    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.format, Format::Json);
     assert_eq!(config.log.filter.to_string(), "warn,csi_udisk=info");
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::{LogFormat, Mode, MultiAttach};
-use crate::telemetry::log::Filter;
+use super::{Mode, MultiAttach};
+use crate::telemetry::log::{Filter, Format};
 use crate::volume::{HostId, Zone};
 
 /// The kernel's limit for the path of a unix socket, without the closing NUL.
@@ -21,10 +21,10 @@ pub(super) fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
     match text {
-        "json" => Ok(LogFormat::Json),
-        "text" => Ok(LogFormat::Text),
+        "json" => Ok(Format::Json),
+        "text" => Ok(Format::Text),
         _ => Err("is not a format; allowed: json, text".into()),
     }
 }

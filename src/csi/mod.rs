@@ -1,6 +1,7 @@
 //! The protocol edge: gRPC in, use cases out. It validates requests and maps errors, and holds no policy.
 
 pub mod connection;
+pub mod gate;
 pub mod identity;
 pub mod operation;
 pub mod proto;
