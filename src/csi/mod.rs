@@ -1,6 +1,8 @@
 //! The protocol edge: gRPC in, use cases out. It validates requests and maps errors, and holds no policy.
 
+pub mod capability;
 pub mod connection;
+pub mod deadline;
 pub mod gate;
 pub mod identity;
 pub mod operation;

@@ -5,6 +5,8 @@
 //! builds its status from [`Code`], which has no `Internal`, `Unknown` or `DataLoss` to offer, and each
 //! operation's error enum is mapped by one exhaustive `match` (in the submodules).
 
+pub mod request;
+
 use tonic::Status;
 
 use super::operation::NoAnswer;
