@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod connection;
+pub mod controller;
 pub mod deadline;
 pub mod gate;
 pub mod identity;

@@ -5,6 +5,7 @@
 //! builds its status from [`Code`], which has no `Internal`, `Unknown` or `DataLoss` to offer, and each
 //! operation's error enum is mapped by one exhaustive `match` (in the submodules).
 
+pub mod controller;
 pub mod request;
 
 use tonic::Status;

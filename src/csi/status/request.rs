@@ -58,14 +58,19 @@ impl RequestError {
             | Self::Topology(_)
             | Self::Context(_)
             | Self::MaxEntries(_) => Code::InvalidArgument,
-            Self::Capacity(error) => match error {
-                CapacityError::Negative { .. } | CapacityError::Inverted { .. } => Code::InvalidArgument,
-                CapacityError::BetweenSteps { .. } | CapacityError::TooLarge { .. } => Code::OutOfRange,
-            },
+            Self::Capacity(error) => capacity(error),
             // CSI: the caller starts over.
             Self::Token(_) => Code::Aborted,
             Self::NoSuchVolume { .. } | Self::NoSuchNode { .. } => Code::NotFound,
         }
+    }
+}
+
+/// A range that makes no sense is a wrong request; one that no disk fits is a size that cannot be had.
+pub(super) fn capacity(error: &CapacityError) -> Code {
+    match error {
+        CapacityError::Negative { .. } | CapacityError::Inverted { .. } => Code::InvalidArgument,
+        CapacityError::BetweenSteps { .. } | CapacityError::TooLarge { .. } => Code::OutOfRange,
     }
 }
 
