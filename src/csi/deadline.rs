@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-/// The time of callers that name none, such as people with grpcurl. Sidecars and kubelet always name one, of two
-/// minutes at most; this is beyond that.
+/// The time of callers that name none, such as people with grpcurl; sidecars and kubelet always name one. Enough for
+/// nearly every change to end.
 const UNNAMED: Duration = Duration::from_secs(300);
 
 /// Longer time-outs are cut down: no answer of this driver takes an hour, and dates far in the future overflow.

@@ -32,8 +32,17 @@ pub enum Code {
     DeadlineExceeded,
 }
 
+/// Longest text of a status, in bytes. It travels in a header, which peers may limit, and texts can quote values of
+/// any length; Kubernetes keeps one kilobyte of it in an event.
+const LONGEST_TEXT: usize = 4096;
+
 /// Builds the status of a mutating RPC.
 pub fn status(code: Code, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    if message.len() > LONGEST_TEXT {
+        message.truncate(message.floor_char_boundary(LONGEST_TEXT));
+        message.push('…');
+    }
     let code = match code {
         Code::InvalidArgument => tonic::Code::InvalidArgument,
         Code::NotFound => tonic::Code::NotFound,
@@ -58,5 +67,19 @@ impl From<NoAnswer> for Status {
             NoAnswer::Stopping { .. } => Code::Unavailable,
         };
         status(code, reason.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let text = "盘".repeat(2000);
+        let status = status(Code::InvalidArgument, text);
+        assert!(status.message().len() <= LONGEST_TEXT + '…'.len_utf8());
+        assert!(status.message().ends_with("盘…"));
+        assert_eq!(super::status(Code::Aborted, "short").message(), "short");
     }
 }

@@ -124,23 +124,25 @@ impl TopologyRequirement {
         requisite: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
         preferred: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
     ) -> Result<Option<Self>, TopologyError> {
-        let mut given = false;
-        let mut segments = |maps: &mut dyn Iterator<Item = &'a BTreeMap<String, String>>| {
-            maps.inspect(|_| given = true)
-                .map(Segment::parse)
-                .filter(|segment| !segment.as_ref().is_ok_and(Segment::is_empty))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let requirement = Self {
-            requisite: segments(&mut requisite.into_iter())?,
-            preferred: segments(&mut preferred.into_iter())?,
-        };
-        match (given, requirement.requisite.is_empty() && requirement.preferred.is_empty()) {
-            (false, _) => Ok(None),
-            (true, true) => Err(TopologyError::NoneOfOurs),
-            (true, false) => Ok(Some(requirement)),
+        let (required, requisite) = segments(requisite)?;
+        let (preferring, preferred) = segments(preferred)?;
+        match (required, preferring) {
+            (false, false) => Ok(None),
+            (true, _) if requisite.is_empty() => Err(TopologyError::NoneOfOurs),
+            (false, true) if preferred.is_empty() => Err(TopologyError::NoneOfOurs),
+            (true, _) | (false, true) => Ok(Some(Self { requisite, preferred })),
         }
     }
+}
+
+/// Whether there are any segments, and those that say something.
+fn segments<'a>(
+    maps: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
+) -> Result<(bool, Vec<Segment>), TopologyError> {
+    let mut segments = maps.into_iter().map(Segment::parse).collect::<Result<Vec<_>, _>>()?;
+    let any = !segments.is_empty();
+    segments.retain(|segment| !segment.is_empty());
+    Ok((any, segments))
 }
 
 fn id<T>(
@@ -230,6 +232,11 @@ mod tests {
             assert!(error.to_string().contains("topology.udisk.csi.ucloud.cn/zone"));
         }
         assert_eq!(TopologyRequirement::parse([], [&foreign]), Err(TopologyError::NoneOfOurs));
+        // A preference does not make up for a place that is required and not known; the other way round it does.
+        let ours = map(&[(key::ZONE, "cn-bj2-05")]);
+        assert_eq!(TopologyRequirement::parse([&foreign], [&ours]), Err(TopologyError::NoneOfOurs));
+        let requirement = TopologyRequirement::parse([&ours], [&foreign]).unwrap().unwrap();
+        assert_eq!((requirement.requisite.len(), requirement.preferred.len()), (1, 0));
     }
 
     #[test]
