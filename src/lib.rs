@@ -31,5 +31,7 @@ pub mod controller;
 pub mod csi;
 pub mod progress;
 pub mod readiness;
+pub mod run;
+pub mod shutdown;
 pub mod telemetry;
 pub mod volume;

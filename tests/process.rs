@@ -1,0 +1,139 @@
+//! The real binary: exit codes, help, the life of its socket, signals.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Enough for a machine under load; a run takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary with nothing but the given environment.
+fn binary(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_csi-udisk"));
+    command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn output(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let output = binary(args).envs(variables.iter().copied()).output();
+    timeout(PATIENCE, output).await.expect("it ends").expect("it runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+struct Driver {
+    child: Child,
+    socket: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// A driver that needs no metadata service.
+async fn start() -> Driver {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("plugin/csi.sock");
+    let plugin_dir = dir.path().join("plugin");
+    let child =
+        binary(&["--mode=controller", "--region=r", "--zone=r-01", "--metadata-endpoint=http://127.0.0.1:1"])
+            .args(["--api-endpoint=http://127.0.0.1:1", "--plugin-dir"])
+            .arg(plugin_dir)
+            .envs([("UCLOUD_ACCESS_PUBKEY", "publicword"), ("UCLOUD_ACCESS_PRIKEY", "privateword")])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+    wait_for(&socket).await;
+    Driver { child, socket, _dir: dir }
+}
+
+async fn wait_for(socket: &Path) {
+    let end = Instant::now() + PATIENCE;
+    while UnixStream::connect(socket).await.is_err() {
+        assert!(Instant::now() < end, "no socket at {}", socket.display());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn signal(child: &Child, signal: nix::sys::signal::Signal) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it can be signalled");
+}
+
+#[tokio::test]
+async fn wrong_configuration_ends_with_64_and_a_list() {
+    let output = output(&["--maxvolume=0", "--nonsense"], &[("CSI_UDISK_MODE", "half")]).await;
+    assert_eq!(output.status.code(), Some(64));
+    let text = stderr(&output);
+    for part in ["3 faults", "--nonsense", "--maxvolume (CSI_UDISK_MAXVOLUME)", "\"half\" in CSI_UDISK_MODE"]
+    {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn help_and_version_go_to_standard_output() {
+    let help = output(&["--help"], &[]).await;
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--endpoint SOCKET   [CSI_UDISK_ENDPOINT]"));
+    let version = output(&["--version"], &[]).await;
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        concat!("csi-udisk ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_fails_ends_with_1_and_a_reason() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "precious").expect("a file");
+    let text = file.display().to_string();
+    let output = output(&["--mode=node", "--endpoint", &text], &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is not a socket"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "precious");
+}
+
+#[tokio::test]
+async fn sigterm_and_sigint_stop_in_order() {
+    for name in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let driver = start().await;
+        // A peer that never speaks must not hold it up.
+        let _silent = UnixStream::connect(&driver.socket).await.expect("a connection");
+        signal(&driver.child, name);
+        let output =
+            timeout(PATIENCE, driver.child.wait_with_output()).await.expect("it ends").expect("it ran");
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+        assert!(!driver.socket.exists());
+        let text = stderr(&output);
+        assert!(text.contains("stopped serving"), "{text}");
+        assert!(!text.contains("publicword") && !text.contains("privateword"), "{text}");
+        for line in text.lines() {
+            assert!(line.starts_with('{') && line.ends_with('}'), "not JSON: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_killed_driver_is_replaced_and_a_living_one_is_not() {
+    let mut driver = start().await;
+    let socket = driver.socket.display().to_string();
+    let second = output(&["--mode=node", "--endpoint", &socket], &[]).await;
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("another process serves"), "{}", stderr(&second));
+
+    driver.child.kill().await.expect("it can be killed");
+    assert!(driver.socket.exists());
+    let mut third =
+        binary(&["--mode=node", "--endpoint", &socket]).stderr(Stdio::null()).spawn().expect("it starts");
+    wait_for(&driver.socket).await;
+    signal(&third, nix::sys::signal::Signal::SIGTERM);
+    let status = timeout(PATIENCE, third.wait()).await.expect("it ends").expect("it ran");
+    assert_eq!(status.code(), Some(0));
+}
