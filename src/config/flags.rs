@@ -139,7 +139,8 @@ flags! { DRIVER:
     MULTI_ATTACH = "multi-attach", Kind::Value("no|yes|omit"), Volumes, ["CSI_UDISK_MULTI_ATTACH"], Some("no"),
         "What AttachUDisk says about attaching one disk to several hosts; omit leaves the parameter out.";
     CROSS_POD_ATTACH = "cross-pod-attach", Kind::Switch, Volumes, ["CSI_UDISK_CROSS_POD_ATTACH"], Some("false"),
-        "Attach an RDMA disk across RDMA clusters when the cloud refuses it otherwise. Such a disk is slower.";
+        "Attach an RDMA disk across RDMA clusters when the cloud refuses it otherwise. \
+         What that costs in speed is not documented.";
     CREATE_SETTLE = "create-settle", Kind::Value("TIME"), Volumes, ["CSI_UDISK_CREATE_SETTLE"], Some("60s"),
         "How long a disk must stay invisible after a creation without an answer before it is created again, \
          0s to 1h.";
