@@ -1,0 +1,284 @@
+//! From a slot to an open block device that was proven to be the one in it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc::{O_CLOEXEC, O_EXCL};
+use tokio::time::Instant;
+
+use super::Host;
+use super::device_number::DeviceNumber;
+use super::error::{Doing as _, HostError};
+use super::ioctl;
+use super::mountinfo::Mounts;
+use super::probe::ReadAt;
+use super::sysfs::{BlockDevice, Serial, Sysfs};
+use crate::volume::slot::SERIAL_PREFIX;
+use crate::volume::{Gib, Slot};
+
+/// How long a disk that the cloud calls attached may take to show up.
+const ABSENT_LIMIT: Duration = Duration::from_secs(60);
+/// How long a disk in the slot may be the wrong one: the previous one may still be leaving.
+const WRONG_LIMIT: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// What is in the slot and cannot be the volume.
+#[derive(Debug, thiserror::Error)]
+pub enum Mismatch {
+    #[error("{} devices call themselves {serial} ({})", .names.len(), .names.join(", "))]
+    Ambiguous { serial: String, names: Vec<String> },
+    #[error("{path} is no block device", path = .0.display())]
+    NotBlock(PathBuf),
+    #[error("{path} is device {found}, but sysfs says {expected}", path = .path.display())]
+    Number { path: PathBuf, found: DeviceNumber, expected: DeviceNumber },
+    #[error("{path} has {found} bytes, but sysfs says {expected}", path = .path.display())]
+    SizesDisagree { path: PathBuf, found: u64, expected: u64 },
+    #[error("{path} has {found} bytes, less than the {wanted} it was attached with", path = .path.display())]
+    TooSmall { path: PathBuf, found: u64, wanted: Gib },
+}
+
+/// Why the disk of a slot was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    #[error(
+        "no disk with serial {serial} showed up within {} s; this host has {seen}. If the disk was detached by hand, delete \
+         the pod and let it be scheduled again", .waited.as_secs()
+    )]
+    Absent { serial: String, waited: Duration, seen: String },
+    #[error("the disk in slot {slot} is not the volume's: {reason}; nothing was written to it")]
+    Wrong { slot: Slot, reason: Mismatch },
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Why a device that was proven a moment ago is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum UseError {
+    #[error("{path} is in use on this host ({users}); it was not touched", path = .path.display())]
+    InUse { path: PathBuf, users: String },
+    #[error("{path} was exchanged for another disk while it was being prepared; it was not mounted", path = .0.display())]
+    Exchanged(PathBuf),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// An open block device. While it is open the kernel gives neither its number nor its name to another disk.
+#[derive(Debug)]
+pub struct OpenDevice {
+    file: File,
+    path: PathBuf,
+    described: BlockDevice,
+    sysfs: Sysfs,
+}
+
+impl OpenDevice {
+    /// Opens the device that sysfs describes and proves that the node below the device root is that one.
+    pub(super) fn open(sysfs: &Sysfs, dev_root: &Path, described: BlockDevice) -> Result<Self, OpenError> {
+        let path = dev_root.join(&described.name);
+        let file = OpenOptions::new().read(true).custom_flags(O_CLOEXEC).open(&path).doing("open", &path)?;
+        let metadata = file.metadata().doing("look at", &path)?;
+        if !metadata.file_type().is_block_device() {
+            return Err(Mismatch::NotBlock(path).into());
+        }
+        let found = DeviceNumber::from_raw(metadata.rdev());
+        if found != described.number {
+            return Err(Mismatch::Number { path, found, expected: described.number }.into());
+        }
+        let found = ioctl::block_device_size(&file).doing("ask the size of", &path)?;
+        if found != described.size {
+            return Err(Mismatch::SizesDisagree { path, found, expected: described.size }.into());
+        }
+        Ok(Self { file, path, described, sysfs: sysfs.clone() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn number(&self) -> DeviceNumber {
+        self.described.number
+    }
+
+    /// The size when it was opened.
+    pub fn size(&self) -> u64 {
+        self.described.size
+    }
+
+    /// The size now.
+    pub fn current_size(&self) -> Result<u64, HostError> {
+        ioctl::block_device_size(&self.file).doing("ask the size of", &self.path)
+    }
+
+    /// Proves that the path still leads to this very disk.
+    pub fn prove_unchanged(&self) -> Result<(), UseError> {
+        let now = self.sysfs.device(&self.described.name)?;
+        let same = now.is_some_and(|now| now.is_same_attachment(&self.described));
+        let rdev = std::fs::metadata(&self.path).map(|m| m.rdev());
+        if same && rdev.is_ok_and(|rdev| DeviceNumber::from_raw(rdev) == self.described.number) {
+            Ok(())
+        } else {
+            Err(UseError::Exchanged(self.path.clone()))
+        }
+    }
+
+    /// Proves that nothing on this host uses the disk: no mount in any namespace, partition, swap, RAID or mapping.
+    /// All of these claim it exclusively.
+    pub fn prove_unused(&self) -> Result<(), UseError> {
+        match open_exclusive(&self.path) {
+            Ok(file) => {
+                // The very same device, or the proof is about another one.
+                let rdev = file.metadata().doing("look at", &self.path)?.rdev();
+                if DeviceNumber::from_raw(rdev) == self.described.number {
+                    Ok(())
+                } else {
+                    Err(UseError::Exchanged(self.path.clone()))
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                Err(UseError::InUse { path: self.path.clone(), users: self.users()? })
+            }
+            Err(error) => Err(HostError::new(format!("cannot open {}", self.path.display()), error).into()),
+        }
+    }
+
+    fn users(&self) -> Result<String, HostError> {
+        let mut users = self.sysfs.users(&self.described.name)?;
+        users.extend(
+            Mounts::read()?
+                .iter()
+                .filter(|mount| mount.device == self.described.number || mount.source == self.path)
+                .map(|mount| format!("mounted on {}", mount.mount_point.display())),
+        );
+        if users.is_empty() {
+            users.push("by the system or in another mount namespace".to_owned());
+        }
+        Ok(users.join(", "))
+    }
+
+    /// Writes what is cached for the device itself, as raw block users leave it, to the disk.
+    pub fn sync(&self) -> Result<(), HostError> {
+        self.file.sync_all().doing("write out", &self.path)
+    }
+}
+
+impl ReadAt for OpenDevice {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.described.size
+    }
+}
+
+pub(super) fn open_exclusive(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(O_EXCL | O_CLOEXEC).open(path)
+}
+
+/// Why a described device could not be opened as that.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+enum Look {
+    Found(OpenDevice),
+    Wrong(Mismatch),
+    /// With the serials that are there.
+    Absent(String),
+}
+
+impl Host {
+    /// Waits for the disk in `slot` and opens it. `at_least` is the size that the cloud gave when it attached it; a
+    /// disk may have grown since, never shrunk. No udev is needed.
+    pub async fn locate(&self, slot: &Slot, at_least: Gib) -> Result<OpenDevice, LocateError> {
+        let start = Instant::now();
+        let mut wrong_since = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.look(slot, at_least).await? {
+                Look::Found(device) => return Ok(device),
+                Look::Wrong(reason) => {
+                    let since = *wrong_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= WRONG_LIMIT {
+                        return Err(LocateError::Wrong { slot: slot.clone(), reason });
+                    }
+                }
+                Look::Absent(seen) => {
+                    wrong_since = None;
+                    let waited = start.elapsed();
+                    if waited >= ABSENT_LIMIT {
+                        return Err(LocateError::Absent { serial: slot.serial(), waited, seen });
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn look(&self, slot: &Slot, at_least: Gib) -> Result<Look, HostError> {
+        let serials = self.serials.read_all().await?;
+        let wanted = slot.serial();
+        let mut names: Vec<String> = serials
+            .iter()
+            .filter(|(_, serial)| matches!(serial, Serial::Text(text) if text.eq_ignore_ascii_case(&wanted)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let name = match (names.pop(), names.is_empty()) {
+            (Some(name), true) => name,
+            (Some(name), false) => {
+                names.push(name);
+                return Ok(Look::Wrong(Mismatch::Ambiguous { serial: wanted, names }));
+            }
+            (None, _) => return Ok(Look::Absent(list(&serials))),
+        };
+        let (sysfs, dev_root) = (self.sysfs.clone(), self.dev_root.clone());
+        self.calls
+            .run(move || {
+                let Some(described) = sysfs.device(&name)? else {
+                    return Ok(Look::Absent(format!("{name}, which has just left")));
+                };
+                match OpenDevice::open(&sysfs, &dev_root, described) {
+                    Ok(device) if device.size() < at_least.bytes() => Ok(Look::Wrong(Mismatch::TooSmall {
+                        path: device.path,
+                        found: device.described.size,
+                        wanted: at_least,
+                    })),
+                    Ok(device) => Ok(Look::Found(device)),
+                    Err(OpenError::Mismatch(reason)) => Ok(Look::Wrong(reason)),
+                    // The node is made after sysfs shows the device, and removed before sysfs forgets it.
+                    Err(OpenError::Host(error)) if is_not_there(&error) => {
+                        Ok(Look::Absent(format!("{wanted} in sysfs, but {error}")))
+                    }
+                    Err(OpenError::Host(error)) => Err(error),
+                }
+            })
+            .await
+    }
+}
+
+fn is_not_there(error: &HostError) -> bool {
+    matches!(error.errno(), Some(Errno::ENOENT | Errno::ENXIO | Errno::ENODEV))
+}
+
+/// The cloud's disks of this host, for a human.
+fn list(serials: &[(String, Serial)]) -> String {
+    let disks: Vec<String> = serials
+        .iter()
+        .filter_map(|(name, serial)| match serial {
+            Serial::Text(text) if text.starts_with(SERIAL_PREFIX) => Some(text.clone()),
+            Serial::Silent => Some(format!("{name}, which does not answer")),
+            Serial::Text(_) | Serial::Unknown => None,
+        })
+        .collect();
+    if disks.is_empty() { "none".to_owned() } else { disks.join(", ") }
+}

@@ -1,0 +1,117 @@
+//! Grows file systems to the size of their device, and proves it.
+//!
+//! Unmounted ext file systems are grown by `resize2fs`; mounted ones of all kinds by the same ioctl(2) that the
+//! tools would send, so nothing is needed on the host and the kernel's answer is known exactly.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
+use super::Host;
+use super::device::OpenDevice;
+use super::error::{Doing as _, HostError};
+use super::exec::{self, Tool, ToolError};
+use super::fsck::{self, CheckError};
+use super::ioctl;
+use super::mount::open_directory;
+use super::probe::{FoundFs, FsKind, GRANULE, probe_fs};
+
+const RESIZE2FS: Tool = Tool { name: "resize2fs", package: "e2fsprogs" };
+
+/// Why a file system is smaller than its device.
+#[derive(Debug, thiserror::Error)]
+pub enum GrowError {
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(
+        "growing a mounted {0} needs CAP_SYS_RESOURCE, which this driver's container does not have: run it privileged, or \
+         restart the pod, then the file system is grown before it is mounted again"
+    )]
+    NoCapability(FsKind),
+    #[error("the file system at {0} is read-only and cannot be grown")]
+    ReadOnly(String),
+    #[error("the {kind} on {device} has {found} bytes after growing it, but the device has {wanted}")]
+    StillSmall { kind: FsKind, device: String, found: u64, wanted: u64 },
+    #[error("{0} shows no file system any more")]
+    NoSuperblock(String),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl Host {
+    /// Grows an ext file system that is not mounted, if its device has room. Others cannot grow unmounted.
+    pub async fn grow_unmounted(&self, device: Arc<OpenDevice>, fs: FoundFs) -> Result<(), GrowError> {
+        if !fs.kind.is_ext() || !fs.can_grow_to(device.size()) {
+            return Ok(());
+        }
+        fsck::check(fs.kind, device.path(), true).await?;
+        exec::succeed(RESIZE2FS, [device.path()]).await?;
+        self.calls.run(move || prove(&device, device.size(), read_back(&device)?)).await
+    }
+}
+
+/// Grows the file system mounted at `path` from `device`, if there is room.
+pub fn grow_mounted(path: &Path, kind: FsKind, device: &OpenDevice) -> Result<(), GrowError> {
+    let mount = open_directory(path)?;
+    let wanted = device.current_size()?;
+    let before = mounted(path, &mount, kind, device)?;
+    if !before.can_grow_to(wanted) {
+        return Ok(());
+    }
+    let blocks = wanted.checked_div(before.block_size).unwrap_or(0);
+    let grown = match kind {
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => ioctl::ext4_resize(&mount, blocks),
+        FsKind::Xfs => ioctl::xfs_geometry(&mount)
+            .and_then(|geometry| ioctl::xfs_grow(&mount, blocks, geometry.inode_max_percent)),
+        FsKind::Btrfs => ioctl::btrfs_grow_to_device(&mount),
+    };
+    match grown {
+        Ok(()) => {}
+        Err(Errno::EPERM) => return Err(GrowError::NoCapability(kind)),
+        Err(Errno::EROFS) => return Err(GrowError::ReadOnly(path.display().to_string())),
+        Err(errno) => return Err(HostError::new(format!("cannot grow {}", path.display()), errno).into()),
+    }
+    prove(device, wanted, mounted(path, &mount, kind, device)?)
+}
+
+/// A mounted file system's present size. Only ext shows it on the device at once; others write their superblock
+/// some time later.
+fn mounted(path: &Path, mount: &File, kind: FsKind, device: &OpenDevice) -> Result<FoundFs, GrowError> {
+    let on_disk = read_back(device)?;
+    match kind {
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => Ok(on_disk),
+        FsKind::Xfs => {
+            let geometry = ioctl::xfs_geometry(mount).doing("ask the geometry of", path)?;
+            let block_size = u64::from(geometry.block_size);
+            let size = block_size.saturating_mul(geometry.data_blocks);
+            Ok(FoundFs { size, block_size, granule: GRANULE, ..on_disk })
+        }
+        FsKind::Btrfs => {
+            let total = statvfs(path).doing("ask the size of", path)?;
+            let size = total.blocks().saturating_mul(total.fragment_size());
+            Ok(FoundFs { size, granule: GRANULE, ..on_disk })
+        }
+    }
+}
+
+fn read_back(device: &OpenDevice) -> Result<FoundFs, GrowError> {
+    let path = device.path().display();
+    match probe_fs(device) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(GrowError::NoSuperblock(path.to_string())),
+        Err(source) => Err(HostError::new(format!("cannot read {path}"), source).into()),
+    }
+}
+
+fn prove(device: &OpenDevice, wanted: u64, found: FoundFs) -> Result<(), GrowError> {
+    if found.can_grow_to(wanted) {
+        let device = device.path().display().to_string();
+        return Err(GrowError::StillSmall { kind: found.kind, device, found: found.size, wanted });
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The Linux edge: all system calls and all tools that the node needs.
+//!
+//! Everything in here is synchronous and may block, unless it is a method of [`Host`], which runs it on threads
+//! that are meant for that. Nothing in here decides what is to be done with a volume.
+
+pub mod blank;
+pub mod blocking;
+pub mod device;
+pub mod device_number;
+pub mod error;
+pub mod exec;
+pub mod format;
+pub mod fsck;
+pub mod grow;
+mod ioctl;
+pub mod mount;
+pub mod mountinfo;
+pub mod options;
+pub mod probe;
+pub mod release;
+pub mod staged;
+pub mod sysfs;
+pub mod usage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+pub use blocking::Blocking;
+pub use device_number::DeviceNumber;
+pub use error::HostError;
+pub use sysfs::Sysfs;
+
+use sysfs::Serials;
+
+/// Threads for the blocking calls of mutating operations. A host has at most 26 volumes with one operation each.
+const CALLS: usize = 96;
+/// Threads for reading statistics, so that hung file systems cannot keep volumes from being mounted.
+const QUERIES: usize = 48;
+/// mkfs of a large disk takes much memory; a few at a time are fast enough.
+const FORMATS: usize = 2;
+
+/// The host that the node runs on. Clones share its limits.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(super) sysfs: Sysfs,
+    pub(super) dev_root: PathBuf,
+    pub(super) calls: Blocking,
+    pub(super) queries: Blocking,
+    serials: Serials,
+    formats: Arc<Semaphore>,
+}
+
+impl Host {
+    pub fn new(sysfs_root: &Path, dev_root: &Path) -> Self {
+        let sysfs = Sysfs::new(sysfs_root);
+        let calls = Blocking::new(CALLS);
+        Self {
+            serials: Serials::new(sysfs.clone(), calls.clone()),
+            sysfs,
+            dev_root: dev_root.to_owned(),
+            calls,
+            queries: Blocking::new(QUERIES),
+            formats: Arc::new(Semaphore::new(FORMATS)),
+        }
+    }
+}

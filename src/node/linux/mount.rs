@@ -1,0 +1,215 @@
+//! mount(2) and umount2(2), and the files and directories that mounts sit on.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::error::{Doing as _, HostError};
+use super::mountinfo::{Mount, Mounts};
+use super::options::{MountOptions, flags_of_mount};
+
+/// Mounts on one path that are taken off in one go; more than that is a loop of somebody who mounts again.
+const MAX_STACK: usize = 64;
+
+const NONE: Option<&str> = None;
+
+/// Mounts a file system.
+pub fn mount_fs(device: &Path, path: &Path, fs: &str, options: &MountOptions) -> Result<(), HostError> {
+    let data = options.data();
+    let data = Some(data.as_str()).filter(|data| !data.is_empty());
+    mount(Some(device), path, Some(fs), options.flags, data).map_err(|errno| {
+        let names = options.names();
+        let with =
+            if names.is_empty() { String::new() } else { format!(" with option {}", names.join(", ")) };
+        let doing = format!("cannot mount {} as {fs}{with} on {}", device.display(), path.display());
+        HostError::new(doing, errno)
+    })
+}
+
+/// Makes `source` appear at `target`, writable like the source.
+pub fn bind(source: &Path, target: &Path) -> Result<(), HostError> {
+    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE)
+        .doing(&format!("bind {} to", source.display()), target)
+}
+
+/// Makes the topmost mount at `target` refuse writes, here and in every namespace that it was passed on to.
+///
+/// `MS_BIND | MS_RDONLY` in one call is taken by the kernel and ignored; a remount does it, and drops the flags that
+/// it does not repeat. But a remount changes this namespace's mount only: the copy that mount propagation made for
+/// the host, from which the container runtime binds, stays writable. So the read-only mount is bound onto itself:
+/// the copies of that second mount are read-only too, and cover the first ones.
+pub fn bind_read_only(target: &Path) -> Result<(), HostError> {
+    let mounts = Mounts::read()?;
+    let top = mounts
+        .top(target)
+        .ok_or_else(|| HostError::new(format!("{} is not mounted", target.display()), Errno::EINVAL))?;
+    if !top.read_only() {
+        let flags =
+            flags_of_mount(&top.options) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(NONE, target, NONE, flags, NONE).doing("make read-only:", target)?;
+    }
+    bind(target, target)
+}
+
+/// Whether [`bind_read_only`] was done and completed at `target`.
+pub fn is_bound_read_only(mounts: &Mounts, target: &Path) -> bool {
+    let mut stack = mounts.at(target).rev();
+    matches!((stack.next(), stack.next()), (Some(top), Some(below)) if top.read_only() && below.read_only())
+}
+
+/// Why a path could not be freed of its mounts.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    #[error("{path} is in use by a process", path = .0.display())]
+    Busy(PathBuf),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Takes off all mounts at `path`, topmost first, and returns them. The path itself is never looked at, since a
+/// mount of a dead disk answers with an error; the list of mounts is.
+///
+/// Never lazily: that would hide a mount which still writes, and the disk would be detached under it.
+pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
+    let mut done = Vec::new();
+    for _ in 0..MAX_STACK {
+        let mounts = Mounts::read()?;
+        let Some(top) = mounts.top(path) else {
+            return Ok(done);
+        };
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => done.push(top.clone()),
+            // Somebody else was faster; the list tells.
+            Err(Errno::EINVAL | Errno::ENOENT) if Mounts::read()?.top(path) != Some(top) => {}
+            Err(Errno::EBUSY) => return Err(UnmountError::Busy(path.to_owned())),
+            Err(errno) => {
+                return Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into());
+            }
+        }
+    }
+    Err(HostError::new(format!("{} is mounted again and again", path.display()), Errno::EBUSY).into())
+}
+
+/// Takes off the topmost mount at `path` only.
+pub fn unmount_top(path: &Path) -> Result<(), UnmountError> {
+    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(UnmountError::Busy(path.to_owned())),
+        Err(errno) => Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into()),
+    }
+}
+
+/// Writes what the file system at `path` holds in memory to its disk. unmount does it too, but swallows the errors.
+pub fn sync_fs(path: &Path) -> Result<(), HostError> {
+    let root = open_directory(path)?;
+    nix::unistd::syncfs(&root).doing("write out", path)
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<File, HostError> {
+    use nix::libc::{O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW};
+    let flags = O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    OpenOptions::new().read(true).custom_flags(flags).open(path).doing("open", path)
+}
+
+/// Why a mount point could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    #[error("{path} is {found}, and {wanted} is needed there; remove it", path = .path.display())]
+    Occupied { path: PathBuf, found: &'static str, wanted: &'static str },
+    #[error("{path} is not empty; it was left as it is, look at what wrote below it", path = .0.display())]
+    NotEmpty(PathBuf),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Makes a directory, and what is missing above it.
+pub fn make_directory(path: &Path) -> Result<(), PathError> {
+    match kind(path)? {
+        Some(Kind::Directory) => Ok(()),
+        Some(other) => Err(occupied(path, other, "a directory")),
+        None => {
+            DirBuilder::new().recursive(true).mode(0o750).create(path).doing("make directory", path)?;
+            Ok(())
+        }
+    }
+}
+
+/// Makes an empty file for a device to be bound to, and the directories missing above it.
+pub fn make_file(path: &Path) -> Result<(), PathError> {
+    match kind(path)? {
+        Some(Kind::File) => Ok(()),
+        Some(other) => Err(occupied(path, other, "a file for the block device")),
+        None => {
+            if let Some(parent) = path.parent() {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o750)
+                    .create(parent)
+                    .doing("make directory", parent)?;
+            }
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(HostError::new(format!("cannot make {}", path.display()), error).into()),
+            }
+        }
+    }
+}
+
+/// Removes an unmounted mount point. What holds data is left and named: it was written to the host's own disk.
+pub fn remove_mount_point(path: &Path) -> Result<(), PathError> {
+    let removed = match kind(path)? {
+        None => return Ok(()),
+        Some(Kind::Directory) => fs::remove_dir(path),
+        Some(Kind::File) if fs::symlink_metadata(path).doing("look at", path)?.len() > 0 => {
+            return Err(PathError::NotEmpty(path.to_owned()));
+        }
+        Some(Kind::File) => fs::remove_file(path),
+        Some(other) => return Err(occupied(path, other, "an unused mount point")),
+    };
+    match removed {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            Err(PathError::NotEmpty(path.to_owned()))
+        }
+        Err(error) => Err(HostError::new(format!("cannot remove {}", path.display()), error).into()),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Directory,
+    File,
+    Link,
+    Other,
+}
+
+fn occupied(path: &Path, found: Kind, wanted: &'static str) -> PathError {
+    let found = match found {
+        Kind::Directory => "a directory",
+        Kind::File => "a file",
+        Kind::Link => "a symbolic link",
+        Kind::Other => "neither file nor directory",
+    };
+    PathError::Occupied { path: path.to_owned(), found, wanted }
+}
+
+/// What is at `path`, without following a symbolic link.
+fn kind(path: &Path) -> Result<Option<Kind>, HostError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(match found.file_type() {
+            t if t.is_dir() => Kind::Directory,
+            t if t.is_file() => Kind::File,
+            t if t.is_symlink() => Kind::Link,
+            _ => Kind::Other,
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A parent that is a file: nothing can be there.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        Err(error) => Err(HostError::new(format!("cannot look at {}", path.display()), error)),
+    }
+}

@@ -1,0 +1,60 @@
+//! The node's use cases: what to do with a volume on this host. How it is done is in [`linux`].
+//!
+//! Each operation looks first, decides in a pure function, and acts. Each can be cut off between any two steps and
+//! called again: what is there already is recognised, what is missing is done.
+
+pub mod expand;
+pub mod info;
+pub mod linux;
+pub mod paths;
+pub mod plan;
+pub mod publish;
+pub mod stage;
+mod stage_fs;
+pub mod stats;
+pub mod unpublish;
+pub mod unstage;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use linux::Host;
+use linux::sysfs::BlockDevice;
+
+use crate::volume::DiskId;
+
+pub use expand::{ExpandError, ExpandRequest};
+pub use info::{IdentityState, NodeIdentity};
+pub use publish::{PublishError, PublishRequest};
+pub use stage::{StageError, StageRequest};
+pub use stats::{StatsError, StatsRequest, Usage};
+pub use unpublish::{UnpublishError, UnpublishRequest};
+pub use unstage::{UnstageError, UnstageRequest};
+
+/// Where the node finds the kernel's view of the disks.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// `/sys`.
+    pub sysfs_root: PathBuf,
+    /// `/dev`.
+    pub dev_root: PathBuf,
+}
+
+/// The node's use cases. Clones share their limits.
+#[derive(Debug, Clone)]
+pub struct Node {
+    host: Host,
+    /// Devices that were unmounted and not yet seen free, so that a retry of an unstage looks at them again.
+    lingering: Arc<Mutex<HashMap<DiskId, Vec<BlockDevice>>>>,
+}
+
+impl Node {
+    pub fn new(config: &NodeConfig) -> Self {
+        Self { host: Host::new(&config.sysfs_root, &config.dev_root), lingering: Arc::default() }
+    }
+
+    fn lingering(&self) -> MutexGuard<'_, HashMap<DiskId, Vec<BlockDevice>>> {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,51 @@
+//! Paths that a caller gives.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::volume::DiskId;
+
+/// Why a path is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathRefused {
+    #[error("{field} is {path:?}; it must be an absolute path")]
+    Relative { field: &'static str, path: PathBuf },
+    #[error("{field} is {path:?}; it must not lead upwards by \"..\"")]
+    Upwards { field: &'static str, path: PathBuf },
+    #[error("{field} is {path:?}; nothing can be mounted there")]
+    Root { field: &'static str, path: PathBuf },
+}
+
+/// Checks a path that something will be mounted at or removed from.
+pub fn check(field: &'static str, path: &Path) -> Result<(), PathRefused> {
+    let path_buf = || path.to_owned();
+    if !path.is_absolute() {
+        return Err(PathRefused::Relative { field, path: path_buf() });
+    }
+    if path.components().any(|component| component == Component::ParentDir) {
+        return Err(PathRefused::Upwards { field, path: path_buf() });
+    }
+    if path.file_name().is_none() {
+        return Err(PathRefused::Root { field, path: path_buf() });
+    }
+    Ok(())
+}
+
+/// The file inside the staging directory that a raw block volume's device is bound to. It keeps the device known
+/// without asking the cloud.
+pub fn block_file(staging_path: &Path, volume: &DiskId) -> PathBuf {
+    staging_path.join(volume.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_paths_below_the_root_are_used() {
+        assert_eq!(check("target_path", Path::new("/var/lib/kubelet/pods/x/mount")), Ok(()));
+        let refused = |path: &str| check("target_path", Path::new(path)).unwrap_err().to_string();
+        assert_eq!(refused("some/path"), r#"target_path is "some/path"; it must be an absolute path"#);
+        assert_eq!(refused("/a/../etc"), r#"target_path is "/a/../etc"; it must not lead upwards by "..""#);
+        assert_eq!(refused("/"), r#"target_path is "/"; nothing can be mounted there"#);
+    }
+}

@@ -1,0 +1,165 @@
+//! What to do with a disk, by what is on it and what is wanted. Pure.
+
+use super::linux::options::{MountOptions, OptionError, translate};
+use super::linux::probe::{Content, FoundFs, FsKind};
+use crate::volume::{AccessMode, Capability, DiskId, FsType, FsUuid, Mark, MountAccess};
+
+/// What is to be done before the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Prove that the disk is blank, and make the file system. If it is not blank, refuse.
+    Format,
+    /// Use what is there.
+    Use(FoundFs),
+}
+
+/// Why the content of a disk is not used as the volume.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentRefused {
+    #[error(
+        "it holds {found}, but the volume is asked for as {wanted}; use a PersistentVolume or StorageClass with fsType \
+         {found}. Nothing was changed"
+    )]
+    WrongFs { found: FsKind, wanted: FsType },
+    #[error(
+        "its {found} has the UUID {uuid}, by which this driver marks volumes of another UDisk: this is the wrong disk, or a \
+         copy made outside Kubernetes. It was neither mounted nor changed"
+    )]
+    OtherDisk { found: FsKind, uuid: FsUuid },
+    #[error("it holds {0}, which cannot be mounted as a volume. Nothing was changed")]
+    Other(String),
+    #[error("it is wanted read-only and holds no file system; only a writable use makes one")]
+    NothingToRead,
+}
+
+/// Decides what happens to the disk of `volume`.
+pub fn plan(
+    volume: &DiskId,
+    wanted: FsType,
+    read_only: bool,
+    content: Content,
+) -> Result<Plan, ContentRefused> {
+    match content {
+        Content::Unrecognised if read_only => Err(ContentRefused::NothingToRead),
+        Content::Unrecognised => Ok(Plan::Format),
+        Content::Other(name) => Err(ContentRefused::Other(name)),
+        Content::Fs(found) if found.uuid.mark(volume) == Mark::OtherDisk => {
+            Err(ContentRefused::OtherDisk { found: found.kind, uuid: found.uuid })
+        }
+        Content::Fs(found) if !found.kind.is(wanted) => {
+            Err(ContentRefused::WrongFs { found: found.kind, wanted })
+        }
+        Content::Fs(found) => Ok(Plan::Use(found)),
+    }
+}
+
+/// Whether nothing may be written: by the access mode, or by a mount option.
+pub fn read_only(capability: &Capability, access: &MountAccess) -> Result<bool, OptionError> {
+    let asked = translate(access.flags.iter().map(String::as_str))?.read_only();
+    Ok(asked || capability.mode == AccessMode::SingleNodeReaderOnly)
+}
+
+/// The options to mount with.
+///
+/// A read-only mount still replays the journal, which writes; so it is told not to. What was not written out
+/// before is then missing from the view, as it must be.
+pub fn options(access: &MountAccess, fs: FsKind, read_only: bool) -> Result<MountOptions, OptionError> {
+    let mut words: Vec<&str> = access.flags.iter().map(String::as_str).collect();
+    if read_only {
+        words.push("ro");
+        words.push(match fs {
+            FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => "noload",
+            FsKind::Xfs => "norecovery",
+            FsKind::Btrfs => BTRFS_NO_REPLAY,
+        });
+    }
+    // xfs refuses a second mount of one UUID, and a disk that was pulled under its mount and came back is one, as long
+    // as a process keeps the dead mount. Which disk this is was proven otherwise.
+    if fs == FsKind::Xfs {
+        words.push("nouuid");
+    }
+    translate(words)
+}
+
+pub const BTRFS_NO_REPLAY: &str = "rescue=nologreplay";
+/// The same before Linux 5.9.
+pub const BTRFS_NO_REPLAY_OLD: &str = "nologreplay";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::Access;
+
+    fn volume() -> DiskId {
+        DiskId::parse("bs-1").unwrap()
+    }
+
+    fn found(kind: FsKind, uuid: FsUuid) -> FoundFs {
+        FoundFs { kind, uuid, size: 1 << 30, block_size: 4096, granule: 1 << 20 }
+    }
+
+    const FOREIGN: FsUuid = FsUuid::from_bytes([7; 16]);
+
+    #[test]
+    fn only_the_unrecognised_is_ever_formatted_and_only_for_writing() {
+        assert_eq!(plan(&volume(), FsType::Ext4, false, Content::Unrecognised), Ok(Plan::Format));
+        assert_eq!(
+            plan(&volume(), FsType::Ext4, true, Content::Unrecognised),
+            Err(ContentRefused::NothingToRead)
+        );
+        for read_only in [false, true] {
+            let content = Content::Other("swap space".into());
+            let refused = Err(ContentRefused::Other("swap space".into()));
+            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content), refused);
+        }
+    }
+
+    #[test]
+    fn a_file_system_is_used_when_it_is_the_wanted_one_and_not_of_another_disk() {
+        let kinds = [FsKind::Ext2, FsKind::Ext3, FsKind::Ext4, FsKind::Xfs, FsKind::Btrfs];
+        let other = FsUuid::of_disk(&DiskId::parse("bs-2").unwrap());
+        for wanted in FsType::ALL {
+            for kind in kinds {
+                for uuid in [FsUuid::of_disk(&volume()), FOREIGN] {
+                    let fs = found(kind, uuid);
+                    let expected = if kind.to_string() == wanted.word() {
+                        Ok(Plan::Use(fs))
+                    } else {
+                        Err(ContentRefused::WrongFs { found: kind, wanted })
+                    };
+                    assert_eq!(plan(&volume(), wanted, false, Content::Fs(fs)), expected);
+                }
+                let refused = Err(ContentRefused::OtherDisk { found: kind, uuid: other });
+                assert_eq!(plan(&volume(), wanted, true, Content::Fs(found(kind, other))), refused);
+            }
+        }
+    }
+
+    #[test]
+    fn read_only_comes_from_the_mode_or_an_option() {
+        let access = |flags: &[&str]| MountAccess {
+            fs: FsType::Ext4,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        };
+        let asked = |mode, flags: &[&str]| {
+            let capability = Capability { access: Access::Mount(access(flags)), mode };
+            read_only(&capability, &access(flags)).unwrap()
+        };
+        assert!(!asked(AccessMode::SingleNodeWriter, &["noatime"]));
+        assert!(asked(AccessMode::SingleNodeWriter, &["ro"]));
+        assert!(asked(AccessMode::SingleNodeReaderOnly, &["rw"]));
+    }
+
+    #[test]
+    fn read_only_mounts_do_not_replay_journals() {
+        let access = MountAccess { fs: FsType::Ext4, flags: vec!["rw".into(), "noatime".into()] };
+        let data = |fs, read_only| options(&access, fs, read_only).unwrap();
+        assert_eq!(data(FsKind::Ext4, true).data(), "noload");
+        assert_eq!(data(FsKind::Xfs, true).data(), "norecovery,nouuid");
+        assert_eq!(data(FsKind::Xfs, false).data(), "nouuid");
+        assert_eq!(data(FsKind::Btrfs, true).data(), "rescue=nologreplay");
+        assert!(data(FsKind::Ext4, true).read_only());
+        assert_eq!(data(FsKind::Ext4, false).data(), "");
+        assert!(!data(FsKind::Ext4, false).read_only());
+    }
+}

@@ -1,0 +1,182 @@
+//! Stage: the proven disk of the volume, mounted (or bound) at the staging path.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Node;
+use super::linux::Host;
+use super::linux::blank::NotBlank;
+use super::linux::device::{LocateError, OpenDevice, UseError};
+use super::linux::error::HostError;
+use super::linux::format::FormatError;
+use super::linux::fsck::CheckError;
+use super::linux::grow::GrowError;
+use super::linux::mount::{self, PathError, UnmountError};
+use super::linux::mountinfo::{Mount, Mounts, as_listed};
+use super::linux::options::OptionError;
+use super::linux::staged::{Backing, PathState};
+use super::paths::{self, PathRefused};
+use super::plan::{self, ContentRefused};
+use crate::progress::Progress;
+use crate::volume::slot::SlotError;
+use crate::volume::{Access, Capability, DiskId, Gib, PublishContext, Slot};
+
+/// What to stage where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRequest {
+    pub volume: DiskId,
+    pub staging_path: PathBuf,
+    pub capability: Capability,
+    pub context: PublishContext,
+}
+
+/// Why a volume is not staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error(transparent)]
+    Path(#[from] PathRefused),
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    #[error(
+        "publish_context has no {key:?}, so the disk's place on this host is unknown; the attachment was made by another driver: \
+         delete the pod and let it be scheduled again, which attaches the disk anew"
+    )]
+    NoPlace { key: &'static str },
+    #[error("publish_context key {:?}: {reason}", PublishContext::DEVICE)]
+    Slot { reason: SlotError },
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    #[error(transparent)]
+    Use(#[from] UseError),
+    #[error("{path} has {what} mounted on it, which is not this volume; unmount it", path = .path.display())]
+    Occupied { path: PathBuf, what: String },
+    #[error("the volume is staged at {path} already, {how}; unstage it first", path = .path.display())]
+    Incompatible { path: PathBuf, how: String },
+    #[error("the disk {device} is not used: {reason}", device = .device.display())]
+    Content { device: PathBuf, reason: ContentRefused },
+    #[error("the disk {device} is not formatted: {reason}, so it is not blank, and holds nothing known", device = .device.display())]
+    NotBlank { device: PathBuf, reason: NotBlank },
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("before the mount: {0}")]
+    GrowUnmounted(GrowError),
+    #[error("after the mount: {0}")]
+    GrowMounted(GrowError),
+    #[error("{0}; the kernel's log on this host says more")]
+    Mount(HostError),
+    #[error("what was mounted on {path} is not the disk that was checked; it was unmounted again", path = .0.display())]
+    MountedOther(PathBuf),
+    #[error(transparent)]
+    MountPoint(#[from] PathError),
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A staged volume, for publish.
+#[derive(Debug)]
+pub(super) struct Staged {
+    /// What to bind to the target: the staging path, or the file in it with the device.
+    pub(super) source: PathBuf,
+    pub(super) backing: Backing,
+    pub(super) read_only: bool,
+}
+
+/// Where the controller says that the disk is.
+fn place(context: &PublishContext) -> Result<(Slot, Gib), StageError> {
+    let device = context.device.as_deref().ok_or(StageError::NoPlace { key: PublishContext::DEVICE })?;
+    let size = context.size.ok_or(StageError::NoPlace { key: PublishContext::SIZE })?;
+    Ok((Slot::parse(device).map_err(|reason| StageError::Slot { reason })?, size))
+}
+
+impl Node {
+    /// Stages a volume. Where that was done already, it proves that it still holds.
+    pub async fn stage(&self, request: StageRequest, progress: &Progress) -> Result<(), StageError> {
+        self.ensure_staged(request, progress).await.map(drop)
+    }
+
+    pub(super) async fn ensure_staged(
+        &self,
+        request: StageRequest,
+        progress: &Progress,
+    ) -> Result<Staged, StageError> {
+        paths::check("staging_target_path", &request.staging_path)?;
+        let (slot, size) = place(&request.context)?;
+        // Refused before the disk is waited for, let alone formatted.
+        if let Access::Mount(access) = &request.capability.access {
+            plan::read_only(&request.capability, access)?;
+        }
+        progress.set(format!("waiting for the disk in slot {slot} to show up"));
+        let device = Arc::new(self.host.locate(&slot, size).await?);
+        match request.capability.access.clone() {
+            Access::Block => self.stage_block(request, device).await,
+            Access::Mount(access) => self.stage_fs(request, access, device, progress).await,
+        }
+    }
+
+    async fn stage_block(
+        &self,
+        request: StageRequest,
+        device: Arc<OpenDevice>,
+    ) -> Result<Staged, StageError> {
+        let host = self.host.clone();
+        self.host
+            .calls
+            .run(move || {
+                let file = paths::block_file(&request.staging_path, &request.volume);
+                let backing = Backing::Block(device.number());
+                if make_free(&host, &as_listed(&file), backing)? == At::Free {
+                    device.prove_unused()?;
+                    mount::make_file(&file)?;
+                    device.prove_unchanged()?;
+                    mount::bind(device.path(), &file).map_err(StageError::Mount)?;
+                    prove_mounted(&host, &as_listed(&file), backing)?;
+                    info!(volume = %request.volume, device = %device.path().display(), "staged as a block device");
+                }
+                Ok(Staged { source: as_listed(&file), backing, read_only: false })
+            })
+            .await
+    }
+}
+
+/// What was found at a path that the volume is wanted at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Free,
+    /// The volume itself.
+    Volume(Mount),
+}
+
+/// Looks at `path`, and takes away the mount of a disk that has left the host: after a detach by hand and a new
+/// attach, kubelet's retries must get a volume that works. Anything else in the way is refused.
+pub(super) fn make_free(host: &Host, path: &Path, wanted: Backing) -> Result<At, StageError> {
+    let occupied = |what: String| StageError::Occupied { path: path.to_owned(), what };
+    match host.state_at(&Mounts::read()?, path)? {
+        PathState::Unmounted => Ok(At::Free),
+        PathState::Live { mount, backing, .. } if backing == wanted => Ok(At::Volume(mount)),
+        PathState::Live { mount, device, .. } => {
+            Err(occupied(format!("{} of disk {} ({})", mount.fs_type, device.name, device.number)))
+        }
+        PathState::Foreign(mount) => Err(occupied(format!("{} {}", mount.fs_type, mount.source.display()))),
+        PathState::Dead(mount) => {
+            warn!(path = %path.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
+            mount::unmount_all(path)?;
+            Ok(At::Free)
+        }
+    }
+}
+
+/// Proves that what was just mounted on `path` is what was meant, or takes it away again.
+pub(super) fn prove_mounted(host: &Host, path: &Path, wanted: Backing) -> Result<(), StageError> {
+    let mounts = Mounts::read()?;
+    if mounts.top(path).is_some_and(|mount| host.backing(mount) == wanted) {
+        return Ok(());
+    }
+    mount::unmount_top(path)?;
+    Err(StageError::MountedOther(path.to_owned()))
+}

@@ -1,0 +1,170 @@
+//! Stage of a volume with a file system.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Node;
+use super::linux::blank::BlankDevice;
+use super::linux::device::OpenDevice;
+use super::linux::error::HostError;
+use super::linux::fsck;
+use super::linux::grow::grow_mounted;
+use super::linux::mount;
+use super::linux::mountinfo::{Mount, as_listed};
+use super::linux::options::translate;
+use super::linux::probe::{Content, FoundFs, FsKind, probe};
+use super::linux::staged::Backing;
+use super::plan::{self, Plan};
+use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted};
+use crate::progress::Progress;
+use crate::volume::{FsType, FsUuid, Mark, MountAccess};
+
+impl Node {
+    pub(super) async fn stage_fs(
+        &self,
+        request: StageRequest,
+        access: MountAccess,
+        device: Arc<OpenDevice>,
+        progress: &Progress,
+    ) -> Result<Staged, StageError> {
+        let read_only = plan::read_only(&request.capability, &access)?;
+        let backing = Backing::Fs(device.number());
+        let (host, staging_path) = (self.host.clone(), request.staging_path.clone());
+        let at = self.host.calls.run(move || make_free(&host, &as_listed(&staging_path), backing)).await?;
+        let mut may_grow = !read_only;
+        match at {
+            At::Free => {
+                let found = self.prepare(&request, access.fs, read_only, &device, progress).await?;
+                progress.set(format!("mounting {} of {}", found.kind, device.path().display()));
+                self.mount(&request, &access, read_only, &device, found).await?;
+            }
+            At::Volume(mount) => {
+                prove_compatible(&mount, &request.staging_path, access.fs, read_only)?;
+                if !read_only && mount.fs_read_only() {
+                    may_grow = false;
+                    let path = request.staging_path.display();
+                    warn!(volume = %request.volume, %path, "the file system went read-only after an error");
+                }
+            }
+        }
+        // Ext was grown before it was mounted, where it needs no special rights.
+        let kind = FsKind::from(access.fs);
+        let path = as_listed(&request.staging_path);
+        if may_grow && !kind.is_ext() {
+            progress.set(format!("growing {kind} of {}", device.path().display()));
+            let path = path.clone();
+            let grown = self.host.calls.run(move || grow_mounted(&path, kind, &device)).await;
+            grown.map_err(StageError::GrowMounted)?;
+        }
+        Ok(Staged { source: path, backing, read_only })
+    }
+
+    /// Makes the device ready to be mounted: looks at it, formats it if it is blank, checks it, grows it.
+    async fn prepare(
+        &self,
+        request: &StageRequest,
+        wanted: FsType,
+        read_only: bool,
+        device: &Arc<OpenDevice>,
+        progress: &Progress,
+    ) -> Result<FoundFs, StageError> {
+        let path = device.path().display();
+        let volume = &request.volume;
+        progress.set(format!("reading {path}"));
+        let content = self.look(device).await?;
+        let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
+        match plan::plan(volume, wanted, read_only, content).map_err(refused)? {
+            Plan::Format => {
+                progress.set(format!("proving that {path} is blank"));
+                let blank = self.prove_blank(device).await?;
+                progress.set(format!("making {wanted} on {path}"));
+                let found = self.host.format(blank, wanted, FsUuid::of_disk(volume)).await?;
+                info!(%volume, device = %path, fs = %wanted, uuid = %found.uuid, "made a file system");
+                Ok(found)
+            }
+            Plan::Use(found) => {
+                if found.uuid.mark(volume) == Mark::None {
+                    info!(%volume, device = %path, uuid = %found.uuid, "the file system was not made by this driver");
+                }
+                if !read_only {
+                    progress.set(format!("checking {} of {path}", found.kind));
+                    if let Some(words) = fsck::check(found.kind, device.path(), false).await? {
+                        warn!(%volume, device = %path, %words, "the file system was repaired");
+                    }
+                    progress.set(format!("growing {} of {path}", found.kind));
+                    let grown = self.host.grow_unmounted(Arc::clone(device), found).await;
+                    grown.map_err(StageError::GrowUnmounted)?;
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    async fn look(&self, device: &Arc<OpenDevice>) -> Result<Content, StageError> {
+        let device = Arc::clone(device);
+        self.host
+            .calls
+            .run(move || {
+                device.prove_unused()?;
+                let cannot =
+                    |error| HostError::new(format!("cannot read {}", device.path().display()), error);
+                Ok(probe(device.as_ref()).map_err(cannot)?)
+            })
+            .await
+    }
+
+    async fn prove_blank(&self, device: &Arc<OpenDevice>) -> Result<BlankDevice, StageError> {
+        let path = device.path().to_owned();
+        let device = Arc::clone(device);
+        let proof = self.host.calls.run(move || BlankDevice::prove(device)).await;
+        proof.map_err(|reason| StageError::NotBlank { device: path, reason })
+    }
+
+    async fn mount(
+        &self,
+        request: &StageRequest,
+        access: &MountAccess,
+        read_only: bool,
+        device: &Arc<OpenDevice>,
+        found: FoundFs,
+    ) -> Result<(), StageError> {
+        let options = plan::options(access, found.kind, read_only)?;
+        let older = (read_only && found.kind == FsKind::Btrfs).then(|| {
+            let words = access.flags.iter().map(String::as_str).chain(["ro", plan::BTRFS_NO_REPLAY_OLD]);
+            translate(words)
+        });
+        let older = older.transpose()?;
+        let (host, device) = (self.host.clone(), Arc::clone(device));
+        let (path, fs) = (request.staging_path.clone(), found.kind.to_string());
+        self.host
+            .calls
+            .run(move || {
+                mount::make_directory(&path)?;
+                device.prove_unchanged()?;
+                let mounted = match (mount::mount_fs(device.path(), &path, &fs, &options), older) {
+                    (Err(error), Some(older)) if error.is_invalid_argument() => {
+                        mount::mount_fs(device.path(), &path, &fs, &older)
+                    }
+                    (mounted, _) => mounted,
+                };
+                mounted.map_err(StageError::Mount)?;
+                prove_mounted(&host, &as_listed(&path), Backing::Fs(device.number()))
+            })
+            .await
+    }
+}
+
+/// Whether what is staged is what is asked for.
+fn prove_compatible(mount: &Mount, path: &Path, wanted: FsType, read_only: bool) -> Result<(), StageError> {
+    let incompatible = |how: String| Err(StageError::Incompatible { path: path.to_owned(), how });
+    if mount.fs_type != wanted.word() {
+        return incompatible(format!("as {} and not as {wanted}", mount.fs_type));
+    }
+    match (mount.read_only(), read_only) {
+        (true, false) => incompatible("read-only and not writable".to_owned()),
+        (false, true) => incompatible("writable and not read-only".to_owned()),
+        _ => Ok(()),
+    }
+}

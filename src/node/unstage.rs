@@ -1,0 +1,109 @@
+//! Unstage: the disk can be detached.
+
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+
+use super::Node;
+use super::linux::Host;
+use super::linux::device::{OpenError, UseError};
+use super::linux::error::HostError;
+use super::linux::mount::{self, PathError, UnmountError};
+use super::linux::mountinfo::{Mounts, as_listed};
+use super::linux::staged::{Backing, PathState};
+use super::linux::sysfs::BlockDevice;
+use super::paths::{self, PathRefused};
+use crate::progress::Progress;
+use crate::volume::DiskId;
+
+/// What to take away from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnstageRequest {
+    pub volume: DiskId,
+    pub staging_path: PathBuf,
+}
+
+/// Why the disk must not be detached yet.
+#[derive(Debug, thiserror::Error)]
+pub enum UnstageError {
+    #[error(transparent)]
+    Path(#[from] PathRefused),
+    #[error("the volume is still mounted on {}; unpublish it there first", list(.0))]
+    Published(Vec<PathBuf>),
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+    #[error(transparent)]
+    Leftover(#[from] PathError),
+    #[error(transparent)]
+    InUse(#[from] UseError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl Node {
+    /// Writes out and unmounts what is staged, and waits until the kernel has let the disk go.
+    pub async fn unstage(&self, request: UnstageRequest, progress: &Progress) -> Result<(), UnstageError> {
+        paths::check("staging_target_path", &request.staging_path)?;
+        progress.set(format!("unmounting {}", request.staging_path.display()));
+        let (host, node, volume) = (self.host.clone(), self.clone(), request.volume.clone());
+        self.host.calls.run(move || node.release(&host, &request)).await?;
+        let devices = self.lingering().get(&volume).cloned().unwrap_or_default();
+        for device in devices {
+            progress.set(format!("waiting for {} to be let go", device.name));
+            self.host.wait_until_free(device).await?;
+        }
+        self.lingering().remove(&volume);
+        Ok(())
+    }
+
+    /// Unmounts. Which devices that leaves to wait for is noted first, for the mounts that tell will be gone.
+    fn release(&self, host: &Host, request: &UnstageRequest) -> Result<(), UnstageError> {
+        let directory = as_listed(&request.staging_path);
+        let file = as_listed(&paths::block_file(&request.staging_path, &request.volume));
+        let mounts = Mounts::read()?;
+        let mut devices: Vec<BlockDevice> = Vec::new();
+        for path in [&file, &directory] {
+            let PathState::Live { backing, device, .. } = host.state_at(&mounts, path)? else {
+                continue;
+            };
+            // Once the staging mount is gone nothing tells whose mounts those are, so it stays while they do.
+            let others = host.others_of(&mounts, device.number, &[&file, &directory]);
+            if !others.is_empty() {
+                return Err(UnstageError::Published(others));
+            }
+            write_out(host, path, backing);
+            devices.push(device);
+        }
+        if !devices.is_empty() {
+            self.lingering().insert(request.volume.clone(), devices);
+        }
+        // The file is below the directory, so it goes first.
+        mount::unmount_all(&file)?;
+        mount::unmount_all(&directory)?;
+        mount::remove_mount_point(&file)?;
+        info!(volume = %request.volume, path = %directory.display(), "unstaged");
+        Ok(())
+    }
+}
+
+/// Unmounting writes out as well but keeps errors to itself; this puts them in the log. A dead disk must not keep
+/// the volume from being unstaged.
+fn write_out(host: &Host, path: &Path, backing: Backing) {
+    let written = match backing {
+        Backing::Block(number) => match host.open_number(number) {
+            Ok(Some(device)) => device.sync().map_err(|error| error.to_string()),
+            Ok(None) | Err(OpenError::Mismatch(_)) => Ok(()),
+            Err(OpenError::Host(error)) => Err(error.to_string()),
+        },
+        Backing::Fs(_) | Backing::Lost | Backing::NoDevice => {
+            mount::sync_fs(path).map_err(|error| error.to_string())
+        }
+    };
+    if let Err(error) = written {
+        warn!(path = %path.display(), %error, "the last writes may be lost");
+    }
+}
