@@ -6,6 +6,7 @@ pub mod controller;
 pub mod deadline;
 pub mod gate;
 pub mod identity;
+pub mod node;
 pub mod operation;
 pub mod proto;
 pub mod server;

@@ -6,6 +6,7 @@
 //! operation's error enum is mapped by one exhaustive `match` (in the submodules).
 
 pub mod controller;
+pub mod node;
 pub mod request;
 
 use tonic::Status;

@@ -1,0 +1,179 @@
+//! The node's errors as gRPC codes.
+//!
+//! After a final code of NodeStageVolume kubelet takes it that nothing is staged, and never asks to unstage. So a
+//! final code is only for what left nothing behind; what may have left a mount is `Aborted` or `Unavailable`.
+
+use tonic::Status;
+
+use super::{Code, status};
+use crate::csi::operation::NoAnswer;
+use crate::node::linux::device::{LocateError, OpenError, UseError};
+use crate::node::linux::exec::ToolError;
+use crate::node::linux::format::FormatError;
+use crate::node::linux::fsck::CheckError;
+use crate::node::linux::grow::GrowError;
+use crate::node::linux::mount::{PathError, UnmountError};
+use crate::node::{ExpandError, PublishError, StageError, StatsError, UnpublishError, UnstageError};
+use crate::volume::DiskId;
+
+/// An error of a node operation.
+pub trait NodeError: std::fmt::Display {
+    fn code(&self) -> Code;
+
+    /// The status, whose text begins with the volume.
+    fn status(&self, volume: &DiskId) -> Status {
+        status(self.code(), format!("volume {volume}: {self}"))
+    }
+}
+
+impl NodeError for StageError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Path(_) | Self::Options(_) => Code::InvalidArgument,
+            Self::Incompatible { .. } => Code::AlreadyExists,
+            Self::NoPlace { .. }
+            | Self::Slot { .. }
+            | Self::Occupied { .. }
+            | Self::Content { .. }
+            | Self::NotBlank { .. }
+            | Self::Mount(_) => Code::FailedPrecondition,
+            Self::Locate(error) => match error {
+                LocateError::Absent { .. } | LocateError::Host(_) => Code::Unavailable,
+                LocateError::Wrong { .. } => Code::FailedPrecondition,
+            },
+            Self::Use(error) => in_use(error),
+            Self::Format(error) => match error {
+                FormatError::Tool(error) => tool(error),
+                FormatError::Use(error) => in_use(error),
+                FormatError::NotThere { .. } | FormatError::Host(_) => Code::Aborted,
+            },
+            Self::Check(error) => check(error),
+            Self::GrowUnmounted(error) => grow(error),
+            // The file system is mounted by now.
+            Self::GrowMounted(_) | Self::MountedOther(_) => Code::Aborted,
+            Self::MountPoint(error) => mount_point(error),
+            Self::Unmount(error) => unmount(error),
+            Self::Host(_) => Code::Unavailable,
+        }
+    }
+}
+
+impl NodeError for PublishError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Path(_) => Code::InvalidArgument,
+            Self::Stage(error) => error.code(),
+            Self::Occupied { .. } => Code::FailedPrecondition,
+            Self::Incompatible(_) => Code::AlreadyExists,
+            // The bind may be there, and still writable.
+            Self::Mount(_) | Self::MountedOther(_) => Code::Aborted,
+            Self::MountPoint(error) => mount_point(error),
+            Self::Unmount(error) => unmount(error),
+            Self::Host(_) => Code::Unavailable,
+        }
+    }
+}
+
+impl NodeError for UnpublishError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Path(_) => Code::InvalidArgument,
+            Self::Unmount(error) => unmount(error),
+            Self::Leftover(error) => mount_point(error),
+        }
+    }
+}
+
+impl NodeError for UnstageError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Path(_) => Code::InvalidArgument,
+            Self::Published(_) => Code::FailedPrecondition,
+            Self::Unmount(error) => unmount(error),
+            Self::Leftover(error) => mount_point(error),
+            Self::InUse(_) => Code::Aborted,
+            Self::Host(_) => Code::Unavailable,
+        }
+    }
+}
+
+impl NodeError for ExpandError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotMounted(_) => Code::NotFound,
+            Self::DiskSmall { .. } | Self::Unsupported { .. } => Code::FailedPrecondition,
+            Self::Grow(error) => grow(error),
+            Self::Gone(_) | Self::Open(OpenError::Mismatch(_) | OpenError::Host(_)) | Self::Host(_) => {
+                Code::Unavailable
+            }
+        }
+    }
+}
+
+impl NodeError for StatsError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotMounted(_) => Code::NotFound,
+            Self::Gone(_) | Self::Host(_) => Code::Unavailable,
+        }
+    }
+}
+
+/// A reading of statistics that gave no answer of its own.
+pub fn unanswered_stats(volume: &DiskId, reason: &NoAnswer) -> Status {
+    let text = match reason {
+        NoAnswer::StillRunning { age, .. } | NoAnswer::Busy { age, .. } => format!(
+            "volume {volume}: its file system has not answered for {:.0} s; the disk may hang",
+            age.as_secs_f64()
+        ),
+        NoAnswer::Panicked { .. } | NoAnswer::Stopping { .. } => format!("volume {volume}: {reason}"),
+    };
+    status(Code::Unavailable, text)
+}
+
+fn in_use(error: &UseError) -> Code {
+    match error {
+        UseError::InUse { .. } => Code::FailedPrecondition,
+        UseError::Exchanged(_) => Code::Aborted,
+        UseError::Host(_) => Code::Unavailable,
+    }
+}
+
+fn tool(error: &ToolError) -> Code {
+    match error {
+        ToolError::Missing(_) => Code::FailedPrecondition,
+        ToolError::NotRun { .. } => Code::Unavailable,
+        ToolError::Failed { .. } => Code::Aborted,
+    }
+}
+
+fn check(error: &CheckError) -> Code {
+    match error {
+        CheckError::Uncorrected { .. } => Code::FailedPrecondition,
+        CheckError::Tool(error) => tool(error),
+    }
+}
+
+fn grow(error: &GrowError) -> Code {
+    match error {
+        GrowError::Check(error) => check(error),
+        GrowError::Tool(error) => tool(error),
+        GrowError::NoCapability(_) | GrowError::ReadOnly(_) => Code::FailedPrecondition,
+        GrowError::StillSmall { .. } | GrowError::NoSuperblock(_) => Code::Aborted,
+        GrowError::Host(_) => Code::Unavailable,
+    }
+}
+
+fn mount_point(error: &PathError) -> Code {
+    match error {
+        PathError::Occupied { .. } | PathError::NotEmpty(_) => Code::FailedPrecondition,
+        PathError::Host(_) => Code::Unavailable,
+    }
+}
+
+fn unmount(error: &UnmountError) -> Code {
+    match error {
+        UnmountError::Busy(_) => Code::Aborted,
+        UnmountError::Host(_) => Code::Unavailable,
+    }
+}
