@@ -1,0 +1,329 @@
+//! Hosts for tests: real loop devices as disks, a sysfs and a device directory of their own, in a mount namespace of
+//! its own. Nothing of it is left behind, also when a test fails.
+#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a module of tests")]
+
+use std::fs;
+use std::future::Future;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use csi_udisk::node::linux::format;
+use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::{Node, NodeConfig};
+use csi_udisk::progress::Progress;
+use csi_udisk::volume::{Access, AccessMode, Capability, DiskId, FsType, Gib, MountAccess, PublishContext};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+pub const GIB: u64 = 1 << 30;
+
+/// Says what is left out and why, where `tests/run` collects it.
+pub fn skip(reason: &str) {
+    eprintln!("SKIPPED: {reason}");
+    #[allow(clippy::disallowed_methods, reason = "the test runner's own variable")]
+    if let Ok(path) = std::env::var("CSI_UDISK_TEST_SKIPS")
+        && let Ok(mut file) = fs::OpenOptions::new().append(true).create(true).open(path)
+    {
+        writeln!(file, "{reason}").unwrap();
+    }
+}
+
+/// Whether loop devices and mounts can be made.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The file systems whose tools are here; says which are not.
+pub fn file_systems() -> Vec<FsType> {
+    let (here, missing): (Vec<_>, Vec<_>) = FsType::ALL.into_iter().partition(|fs| format::is_installed(*fs));
+    for fs in missing {
+        skip(&format!("tests of {fs}: {} is not installed", format::mkfs(fs).name));
+    }
+    here
+}
+
+/// Runs a test as root in a mount namespace of its own, or says that it did not. `virtual_time`: waiting takes none.
+pub fn on_a_host<F: Future<Output = ()>>(virtual_time: bool, test: impl FnOnce(TestHost) -> F + Send) {
+    if !is_root() {
+        skip("tests on real file systems: they need root for loop devices and mounts");
+        return;
+    }
+    std::thread::scope(|scope| {
+        // A thread of its own, because a namespace is a thread's. What it spawns is in the same one.
+        let thread = scope.spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(virtual_time)
+                .build()
+                .unwrap();
+            runtime.block_on(test(TestHost::new()));
+        });
+        if let Err(reason) = thread.join() {
+            std::panic::resume_unwind(reason);
+        }
+    });
+}
+
+/// A host: its sysfs, its devices, and a directory for kubelet.
+pub struct TestHost {
+    state: Arc<State>,
+}
+
+struct State {
+    disks: Mutex<Vec<Disk>>,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Ok(mounts) = Mounts::read() {
+            let below: Vec<PathBuf> = mounts
+                .iter()
+                .map(|mount| mount.mount_point.clone())
+                .filter(|path| path.starts_with(self.dir.path()))
+                .collect();
+            for path in below.iter().rev() {
+                // What is gone already is gone.
+                let _ = umount2(path, MntFlags::MNT_DETACH);
+            }
+        }
+    }
+}
+
+impl TestHost {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["sys/block", "dev", "kubelet", "images"] {
+            fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        Self { state: Arc::new(State { disks: Mutex::default(), dir }) }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.state.dir.path()
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir().join(below)
+    }
+
+    /// A node as it is after a start of the driver.
+    pub fn node(&self) -> Node {
+        Node::new(&NodeConfig { sysfs_root: self.path("sys"), dev_root: self.path("dev") })
+    }
+
+    /// Makes a blank disk.
+    pub fn disk(&self, name: &str, size: u64) -> Disk {
+        let image = self.path("images").join(name);
+        fs::File::create_new(&image).unwrap().set_len(size).unwrap();
+        self.disk_of(&image)
+    }
+
+    /// Makes a disk of an image that is there.
+    pub fn disk_of(&self, image: &Path) -> Disk {
+        let disk = Disk { inner: Arc::new(Loop::attach(image)) };
+        self.state.disks.lock().unwrap().push(disk.clone());
+        disk
+    }
+
+    /// Puts a disk into a slot, under some name of the kernel's.
+    pub fn plug(&self, kernel_name: &str, serial: &str, disk: &Disk) {
+        let block = self.path("sys/block").join(kernel_name);
+        fs::create_dir(&block).unwrap();
+        let real = Path::new("/sys/block").join(disk.name());
+        for attribute in ["dev", "size", "diskseq"] {
+            if real.join(attribute).exists() {
+                symlink(real.join(attribute), block.join(attribute)).unwrap();
+            }
+        }
+        symlink(disk.device(), self.path("dev").join(kernel_name)).unwrap();
+        fs::write(block.join("serial"), serial).unwrap();
+    }
+
+    pub fn unplug(&self, kernel_name: &str) {
+        fs::remove_dir_all(self.path("sys/block").join(kernel_name)).unwrap();
+        fs::remove_file(self.path("dev").join(kernel_name)).unwrap();
+    }
+
+    /// A staging directory as kubelet makes it.
+    pub fn staging(&self, name: &str) -> PathBuf {
+        let path = self.path("kubelet").join(name).join("globalmount");
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A target; kubelet makes the directory above it.
+    pub fn target(&self, name: &str) -> PathBuf {
+        let parent = self.path("kubelet/pods").join(name);
+        fs::create_dir_all(&parent).unwrap();
+        parent.join("mount")
+    }
+}
+
+/// A disk on a loop device.
+#[derive(Clone)]
+pub struct Disk {
+    inner: Arc<Loop>,
+}
+
+struct Loop {
+    device: PathBuf,
+    image: PathBuf,
+}
+
+impl Loop {
+    fn attach(image: &Path) -> Self {
+        let output = run("losetup", &["-f", "--show", &image.display().to_string()]);
+        Self { device: PathBuf::from(output.trim()), image: image.to_owned() }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // Still mounted: the kernel detaches it when the namespace ends.
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+    }
+}
+
+impl Disk {
+    pub fn device(&self) -> &Path {
+        &self.inner.device
+    }
+
+    pub fn image(&self) -> &Path {
+        &self.inner.image
+    }
+
+    pub fn name(&self) -> &str {
+        self.device().file_name().unwrap().to_str().unwrap()
+    }
+
+    pub fn grow(&self, size: u64) {
+        fs::OpenOptions::new().write(true).open(self.image()).unwrap().set_len(size).unwrap();
+        run("losetup", &["-c", &self.device().display().to_string()]);
+    }
+
+    /// Everything on it, read past the caches of file systems.
+    pub fn bytes(&self) -> Vec<u8> {
+        run("sync", &["-f", &self.image().display().to_string()]);
+        fs::read(self.image()).unwrap()
+    }
+}
+
+/// Runs a program that must succeed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One volume, with all that its calls need.
+#[derive(Clone)]
+pub struct Volume {
+    pub id: DiskId,
+    pub staging: PathBuf,
+    pub target: PathBuf,
+    pub capability: Capability,
+    pub context: PublishContext,
+}
+
+impl Volume {
+    pub fn fs(host: &TestHost, id: &str, fs: FsType, slot: &str, size: Gib) -> Self {
+        let access = Access::Mount(MountAccess { fs, flags: Vec::new() });
+        Self::new(host, id, access, slot, size)
+    }
+
+    pub fn block(host: &TestHost, id: &str, slot: &str, size: Gib) -> Self {
+        Self::new(host, id, Access::Block, slot, size)
+    }
+
+    fn new(host: &TestHost, id: &str, access: Access, slot: &str, size: Gib) -> Self {
+        // File systems of one UUID on one machine disturb each other, and tests run side by side.
+        let id = &format!("{id}{}", host.dir().file_name().unwrap().display()).replace('.', "-");
+        Self {
+            id: DiskId::parse(id).unwrap(),
+            staging: host.staging(id),
+            target: host.target(id),
+            capability: Capability { access, mode: AccessMode::SingleNodeWriter },
+            context: PublishContext { device: Some(slot.to_owned()), size: Some(size) },
+        }
+    }
+
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        if let Access::Mount(access) = &mut self.capability.access {
+            access.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        }
+        self
+    }
+
+    pub fn reader(mut self) -> Self {
+        self.capability.mode = AccessMode::SingleNodeReaderOnly;
+        self
+    }
+
+    pub fn as_fs(mut self, fs: FsType) -> Self {
+        self.capability.access = Access::Mount(MountAccess { fs, flags: Vec::new() });
+        self
+    }
+
+    pub async fn stage(&self, node: &Node) -> Result<(), csi_udisk::node::StageError> {
+        let request = csi_udisk::node::StageRequest {
+            volume: self.id.clone(),
+            staging_path: self.staging.clone(),
+            capability: self.capability.clone(),
+            context: self.context.clone(),
+        };
+        node.stage(request, &Progress::default()).await
+    }
+
+    pub async fn unstage(&self, node: &Node) -> Result<(), csi_udisk::node::UnstageError> {
+        let request =
+            csi_udisk::node::UnstageRequest { volume: self.id.clone(), staging_path: self.staging.clone() };
+        node.unstage(request, &Progress::default()).await
+    }
+
+    pub async fn publish(&self, node: &Node, read_only: bool) -> Result<(), csi_udisk::node::PublishError> {
+        let request = csi_udisk::node::PublishRequest {
+            volume: self.id.clone(),
+            staging_path: self.staging.clone(),
+            target_path: self.target.clone(),
+            capability: self.capability.clone(),
+            context: self.context.clone(),
+            read_only,
+        };
+        node.publish(request, &Progress::default()).await
+    }
+
+    pub async fn unpublish(&self, node: &Node) -> Result<(), csi_udisk::node::UnpublishError> {
+        let request =
+            csi_udisk::node::UnpublishRequest { volume: self.id.clone(), target_path: self.target.clone() };
+        node.unpublish(request, &Progress::default()).await
+    }
+
+    pub async fn stats(&self, node: &Node) -> Result<csi_udisk::node::Usage, csi_udisk::node::StatsError> {
+        let request = csi_udisk::node::StatsRequest { volume: self.id.clone(), path: self.target.clone() };
+        node.stats(request).await
+    }
+
+    pub async fn expand(&self, node: &Node, required: u64) -> Result<u64, csi_udisk::node::ExpandError> {
+        let request = csi_udisk::node::ExpandRequest {
+            volume: self.id.clone(),
+            path: self.target.clone(),
+            staging_path: None,
+            required: Some(required),
+        };
+        node.expand(request, &Progress::default()).await
+    }
+}

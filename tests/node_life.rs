@@ -1,0 +1,212 @@
+//! Volumes on real loop devices: the whole life, again and again, and growing.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::path::Path;
+
+use common::{GIB, Volume, file_systems, on_a_host, run, skip};
+use csi_udisk::node::linux::grow::GrowError;
+use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::{ExpandError, PublishError, StageError, StatsError, Usage};
+use csi_udisk::volume::{FsType, FsUuid, Gib};
+
+fn blkid_uuid(device: &Path) -> String {
+    run("blkid", &["-p", "-s", "UUID", "-o", "value", &device.display().to_string()]).trim().to_owned()
+}
+
+fn mounted(path: &Path) -> bool {
+    Mounts::read().unwrap().top(path).is_some()
+}
+
+fn life_of(fs: FsType) {
+    on_a_host(false, |host| async move {
+        let disk = host.disk("a", GIB);
+        host.plug("vdx", "UCLOUD_DISK_VDC", &disk);
+        let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1)).flags(&["noatime"]);
+        let node = host.node();
+
+        volume.stage(&node).await.unwrap();
+        assert_eq!(blkid_uuid(disk.device()), FsUuid::of_disk(&volume.id).to_string());
+        let staged = Mounts::read().unwrap().top(&volume.staging).unwrap().clone();
+        assert!(staged.options.contains("noatime") && !staged.read_only());
+        assert_eq!(staged.fs_type, fs.word());
+
+        volume.publish(&node, false).await.unwrap();
+        fs::write(volume.target.join("file"), "content").unwrap();
+        let Usage::Fs(usage) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
+        assert!(usage.bytes.total > GIB / 2 && usage.bytes.used > 0 && usage.bytes.available > 0);
+        assert_eq!(usage.inodes.is_some(), fs != FsType::Btrfs);
+
+        // Retries, and a driver that was started anew, change nothing.
+        for node in [node, host.node()] {
+            volume.stage(&node).await.unwrap();
+            volume.publish(&node, false).await.unwrap();
+        }
+        assert_eq!(Mounts::read().unwrap().at(&volume.staging).count(), 1);
+        assert_eq!(Mounts::read().unwrap().at(&volume.target).count(), 1);
+
+        let node = host.node();
+        for _ in 0..2 {
+            volume.unpublish(&node).await.unwrap();
+            assert!(!volume.target.exists());
+        }
+        for _ in 0..2 {
+            volume.unstage(&node).await.unwrap();
+            assert!(!mounted(&volume.staging) && volume.staging.exists());
+        }
+
+        // In another slot, under another name.
+        host.unplug("vdx");
+        host.plug("vdb", "UCLOUD_DISK_VDF", &disk);
+        let mut volume = volume;
+        volume.context.device = Some("vdf".to_owned());
+        volume.publish(&node, false).await.unwrap();
+        assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+    });
+}
+
+#[test]
+fn every_file_system_lives_and_keeps_its_data() {
+    for fs in file_systems() {
+        life_of(fs);
+    }
+}
+
+#[test]
+fn a_raw_block_volume_lives_and_keeps_its_data() {
+    on_a_host(false, |host| async move {
+        let disk = host.disk("a", GIB);
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        for node in [host.node(), host.node()] {
+            volume.stage(&node).await.unwrap();
+            volume.publish(&node, false).await.unwrap();
+        }
+        let node = host.node();
+        assert!(fs::metadata(&volume.target).unwrap().file_type().is_block_device());
+        assert_eq!(Mounts::read().unwrap().at(&volume.target).count(), 1);
+        let device = fs::OpenOptions::new().read(true).write(true).open(&volume.target).unwrap();
+        device.write_all_at(b"raw", 4096).unwrap();
+        drop(device);
+        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: GIB });
+
+        disk.grow(2 * GIB);
+        assert_eq!(volume.expand(&node, 2 * GIB).await.unwrap(), 2 * GIB);
+        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: 2 * GIB });
+
+        assert!(volume.unstage(&node).await.unwrap_err().to_string().contains(volume.target.to_str().unwrap()));
+        for _ in 0..2 {
+            volume.unpublish(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+        }
+        assert_eq!(fs::read_dir(&volume.staging).unwrap().count(), 0);
+        assert_eq!(&disk.bytes()[4096..4099], b"raw");
+    });
+}
+
+#[test]
+fn a_mounted_file_system_grows_with_its_disk() {
+    for fs in file_systems() {
+        on_a_host(true, |host| async move {
+            let disk = host.disk("a", GIB);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            let total = async |node| match volume.stats(node).await.unwrap() {
+                Usage::Fs(usage) => usage.bytes.total,
+                Usage::Block { .. } => panic!("no file system"),
+            };
+            let before = total(&node).await;
+            // Asked too early: the disk must be large enough first.
+            let error = volume.expand(&node, 2 * GIB).await.unwrap_err();
+            assert!(matches!(error, ExpandError::DiskSmall { found: GIB, .. }), "{error}");
+            assert_eq!(total(&node).await, before);
+
+            disk.grow(2 * GIB);
+            for _ in 0..2 {
+                match volume.expand(&node, 2 * GIB).await {
+                    Ok(size) => {
+                        assert_eq!(size, 2 * GIB);
+                        assert!(total(&node).await > before + GIB / 2);
+                    }
+                    Err(ExpandError::Grow(GrowError::NoCapability(_)))
+                        if matches!(fs, FsType::Ext3 | FsType::Ext4) =>
+                    {
+                        skip(&format!("growing a mounted {fs}: this machine lacks CAP_SYS_RESOURCE"));
+                    }
+                    Err(error) => panic!("{fs}: {error}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_file_system_smaller_than_its_disk_is_grown_when_it_is_staged() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let disk = host.disk("a", GIB);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            fs::write(volume.target.join("file"), "content").unwrap();
+            volume.unpublish(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            disk.grow(3 * GIB);
+            // The attachment is older than the growth, which is fine.
+            volume.publish(&node, false).await.unwrap();
+            let Usage::Fs(usage) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
+            assert!(usage.bytes.total > 2 * GIB + GIB / 2, "{fs}: {usage:?}");
+            assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+            // And NodeExpandVolume finds nothing left to do.
+            assert_eq!(volume.expand(&node, 3 * GIB).await.unwrap(), 3 * GIB);
+        });
+    }
+}
+
+#[test]
+fn what_is_not_mounted_has_no_statistics_and_cannot_grow() {
+    on_a_host(false, |host| async move {
+        let node = host.node();
+        let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+        for target in [volume.target.clone(), "some/path".into(), host.path("kubelet")] {
+            volume.target = target;
+            assert!(matches!(volume.stats(&node).await, Err(StatsError::NotMounted(_))));
+            assert!(matches!(volume.expand(&node, GIB).await, Err(ExpandError::NotMounted(_))));
+        }
+        // Taking away what is not there succeeds.
+        volume.target = host.target("none");
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        volume.target = "some/path".into();
+        assert!(volume.unpublish(&node).await.unwrap_err().to_string().contains("absolute"));
+    });
+}
+
+#[test]
+fn another_use_of_the_same_paths_is_refused() {
+    on_a_host(false, |host| async move {
+        let (disk, other) = (host.disk("a", GIB), host.disk("b", GIB));
+        host.plug("vdb", "UCLOUD_DISK_VDB", &disk);
+        host.plug("vdc", "UCLOUD_DISK_VDC", &other);
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdb", Gib::new(1));
+        let mut second = Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", Gib::new(1));
+        let node = host.node();
+        volume.publish(&node, false).await.unwrap();
+        assert!(matches!(volume.clone().reader().stage(&node).await, Err(StageError::Incompatible { .. })));
+
+        let staging = second.staging.clone();
+        second.staging.clone_from(&volume.staging);
+        assert!(matches!(second.stage(&node).await, Err(StageError::Occupied { .. })));
+        second.staging = staging;
+        second.target.clone_from(&volume.target);
+        assert!(matches!(second.publish(&node, false).await, Err(PublishError::Occupied { .. })));
+    });
+}
