@@ -1,6 +1,5 @@
 use super::*;
-use crate::cloud::DiskStatus;
-use crate::controller::fake::{self, Fault};
+use crate::controller::fake::Fault;
 
 #[tokio::test(start_paused = true)]
 async fn a_life_without_latency_takes_eleven_calls() {
@@ -54,7 +53,7 @@ async fn repeated_calls_change_nothing_and_answer_the_same() {
 #[tokio::test(start_paused = true)]
 async fn waiting_costs_few_reads_and_little_time() {
     let bench = Bench::new().await;
-    bench.cloud.put(fake::disk("bs-1", DiskStatus::Available));
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
     bench.cloud.model().work = Duration::from_millis(5300);
     let begun = Instant::now();
     bench.attach("bs-1", "uhost-a").await.unwrap();

@@ -1,15 +1,20 @@
 //! The use cases against the reference model, in paused time.
 
+mod attaching;
+mod creating;
+mod detaching;
 mod life;
+mod reading;
+mod sizing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fake::{Fake, zone};
+use super::fake::{Fake, disk, zone};
 use super::{AttachError, AttachRequest, Controller, ControllerConfig, CreateError, CreateRequest, Volume};
-use crate::cloud::Deadline;
+use crate::cloud::{Deadline, Disk, DiskStatus};
 use crate::progress::Progress;
 use crate::volume::{
     ChargeType, DiskId, DiskType, Gib, NodeRef, Parameters, PublishContext, SizeRequest, TopologyRequirement,
@@ -90,4 +95,17 @@ fn request(name: &str) -> CreateRequest {
         fs: None,
         topology: None::<TopologyRequirement>,
     }
+}
+
+/// An attached disk whose state is then changed by hand.
+fn bound(id: &str, host: &str, status: DiskStatus) -> Disk {
+    let mut bound = disk(id, status);
+    bound.host = Some(super::fake::host_id(host));
+    bound.host_ip = match host {
+        "uhost-a" => "10.0.0.1".parse().ok(),
+        "uhost-b" => "10.0.0.2".parse().ok(),
+        _ => None,
+    };
+    bound.device = Some(String::from("vdb"));
+    bound
 }

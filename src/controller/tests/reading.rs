@@ -1,0 +1,99 @@
+use super::*;
+use crate::controller::VolumePage;
+use crate::controller::fake::Fault;
+use crate::volume::ListToken;
+
+impl Bench {
+    async fn list(&self, start: Option<&ListToken>, max: Option<usize>) -> VolumePage {
+        self.controller.list(start, max, soon()).await.unwrap()
+    }
+}
+
+fn ids(page: &VolumePage) -> Vec<&str> {
+    page.volumes.iter().map(|status| status.volume.id.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_published_under_every_name_of_its_node() {
+    let bench = Bench::new().await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.cloud.put(disk("bs-2", DiskStatus::Available));
+    bench.cloud.put(bound("bs-3", "uhost-a", DiskStatus::Detaching));
+    let mut system = disk("bs-4", DiskStatus::InUse);
+    system.is_boot = true;
+    bench.cloud.put(system);
+    let page = bench.list(None, Some(0)).await;
+    assert_eq!(ids(&page), ["bs-1", "bs-2", "bs-3"]);
+    assert_eq!(page.volumes[0].nodes, ["uhost-a", "10.0.0.1"]);
+    assert_eq!((page.volumes[1].nodes.len(), page.volumes[2].nodes.len(), page.next), (0, 0, None));
+    let one = bench.controller.get(&id("bs-1"), soon()).await.unwrap().unwrap();
+    assert_eq!(one, page.volumes[0]);
+    assert_eq!(bench.controller.get(&id("bs-4"), soon()).await.unwrap(), None);
+    assert_eq!(bench.controller.get(&id("bs-x"), soon()).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_leave_nothing_out_and_show_nothing_twice_while_disks_come_and_go() {
+    let bench = Bench::new().await;
+    for number in 0..250 {
+        bench.cloud.put(disk(&format!("bs-{number:03}"), DiskStatus::Available));
+    }
+    let all = bench.list(None, None).await;
+    assert_eq!((all.volumes.len(), all.next), (250, None));
+    let (mut seen, mut start) = (Vec::new(), None);
+    loop {
+        let page = bench.list(start.as_ref(), Some(60)).await;
+        seen.extend(ids(&page).into_iter().map(str::to_owned));
+        let Some(next) = page.next else { break };
+        assert_eq!(page.volumes.len(), 60);
+        // The place where the next page starts goes away, and others before it come.
+        bench.delete(next.after.as_str()).await.unwrap();
+        bench.cloud.put(disk(&format!("bs-{}-new", &next.after.as_str()[3..5]), DiskStatus::Available));
+        start = Some(next);
+    }
+    let expected: Vec<String> = (0..250).map(|number| format!("bs-{number:03}")).collect();
+    seen.retain(|id| !id.ends_with("-new"));
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_page_has_no_token() {
+    let bench = Bench::new().await;
+    for number in 0..4 {
+        bench.cloud.put(disk(&format!("bs-{number}"), DiskStatus::Available));
+    }
+    let first = bench.list(None, Some(2)).await;
+    let second = bench.list(first.next.as_ref(), Some(2)).await;
+    assert_eq!((ids(&first), ids(&second)), (vec!["bs-0", "bs-1"], vec!["bs-2", "bs-3"]));
+    assert_eq!(second.next, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_made_a_moment_ago_is_not_called_unknown() {
+    let bench = Bench::new().await;
+    let volume = bench.create("pvc-one").await.unwrap();
+    bench.cloud.model().read_lag = Duration::from_secs(3);
+    assert!(bench.controller.get(&volume.id, soon()).await.unwrap().is_some());
+    bench.cloud.fail("disk", &[Fault::RequestLost]);
+    assert!(bench.controller.get(&volume.id, soon()).await.is_err(), "a failed read proves nothing");
+    bench.cloud.fail("disks", &[Fault::RequestLost]);
+    assert!(bench.controller.list(None, None, soon()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_for_one_disk_share_its_reads() {
+    let bench = Bench::new().await;
+    bench.cloud.put(bound("bs-1", "uhost-a", DiskStatus::Attaching));
+    let poller = &bench.controller.inner.poller;
+    let mut follows: Vec<_> = (0..50).map(|_| poller.follow(&id("bs-1"), soon())).collect();
+    for follow in &mut follows {
+        let reading = poller.next(follow).await.unwrap();
+        assert!(reading.result.unwrap().is_some());
+    }
+    assert_eq!(bench.cloud.calls(), ["disk"]);
+    drop(follows);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.cloud.calls(), [""; 0], "nobody follows, so nothing is read");
+    let mut late = poller.follow(&id("bs-1"), soon());
+    assert!(poller.next(&mut late).await.is_some());
+}

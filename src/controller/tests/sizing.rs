@@ -1,0 +1,124 @@
+use super::*;
+use crate::cloud::{Cause, Grown};
+use crate::controller::fake::{Fault, host_id};
+use crate::controller::{ExpandError, ExpandRequest, Expanded, Unresolved, Verdict};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Bench {
+    async fn expand(&self, required: u32, limit: Option<u32>) -> Result<Expanded, ExpandError> {
+        let request = ExpandRequest {
+            disk: id("bs-1"),
+            required_bytes: Gib::new(required).bytes(),
+            limit_bytes: limit.map(|limit| Gib::new(limit).bytes()),
+        };
+        self.controller.expand(request, soon(), &self.progress).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_grows_in_steps_where_it_is() {
+    for (host, action) in [
+        (None, "resize_detached_disk"),
+        (Some("uhost-a"), "resize_attached_disk"),
+        (Some("upm-c"), "resize_attached_disk"),
+    ] {
+        let bench = Bench::new().await;
+        match host {
+            None => bench.cloud.put(disk("bs-1", DiskStatus::Available)),
+            Some(host) => bench.cloud.put_attached("bs-1", host),
+        }
+        let expected = Expanded { size: Gib::new(30), grown: Grown::Online };
+        assert_eq!(bench.expand(21, None).await.unwrap(), expected);
+        assert_eq!(bench.cloud.calls(), ["disk", action, "disk"]);
+        assert_eq!(bench.expand(21, None).await.unwrap(), expected);
+        assert_eq!(bench.cloud.calls(), ["disk"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sizes_that_cannot_be_are_refused_before_anything_is_sent() {
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    assert!(matches!(bench.expand(11, Some(19)).await, Err(ExpandError::Capacity { .. })));
+    assert!(matches!(bench.expand(8001, None).await, Err(ExpandError::Capacity { .. })));
+    assert!(matches!(bench.expand(1, Some(5)).await, Err(ExpandError::OverLimit { .. })));
+    assert_eq!(bench.cloud.calls(), ["disk"; 3]);
+    assert!(matches!(
+        bench
+            .controller
+            .expand(
+                ExpandRequest { disk: id("bs-gone"), required_bytes: 1, limit_bytes: None },
+                soon(),
+                &bench.progress
+            )
+            .await,
+        Err(ExpandError::NoDisk { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn growth_that_needs_a_restart_or_a_stop_says_so() {
+    let bench = Bench::new().await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.cloud.model().needs_restart = true;
+    assert_eq!(bench.expand(20, None).await.unwrap().grown, Grown::NeedsRestart);
+    bench.cloud.fail("resize_attached_disk", &[Fault::Refused(Cause::HostMustStop)]);
+    let error = bench.expand(40, None).await.unwrap_err();
+    assert!(matches!(error, ExpandError::HostMustStop { .. }), "{error}");
+    assert!(error.to_string().contains("uhost-a"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_and_lagging_growth_is_verified() {
+    let bench = Bench::new().await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    tokio::time::advance(seconds(60)).await;
+    bench.cloud.model().work = seconds(5);
+    bench.cloud.model().read_lag = seconds(4);
+    bench.expand(40, None).await.unwrap();
+    assert_eq!(bench.cloud.truth("bs-1").unwrap().size, Gib::new(40));
+    let sends = bench.cloud.calls().iter().filter(|call| **call == "resize_attached_disk").count();
+    assert_eq!(sends, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_without_an_answer_is_looked_after() {
+    for fault in [Fault::ReplyLost, Fault::RequestLost] {
+        let bench = Bench::new().await;
+        bench.cloud.put(disk("bs-1", DiskStatus::Available));
+        bench.cloud.fail("resize_detached_disk", &[fault]);
+        assert_eq!(bench.expand(20, None).await.unwrap().size, Gib::new(20), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_moves_meanwhile_grows_where_it_is_then() {
+    let bench = Bench::new().await;
+    bench.cloud.put(bound("bs-1", "uhost-a", DiskStatus::Attaching));
+    let (expanded, ()) = tokio::join!(bench.expand(20, None), async {
+        tokio::time::sleep(seconds(5)).await;
+        bench.cloud.put_attached("bs-1", "uhost-b");
+    });
+    assert_eq!(expanded.unwrap().size, Gib::new(20));
+    assert_eq!(bench.cloud.truth("bs-1").unwrap().host, Some(host_id("uhost-b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_passed_on_and_busy_is_waited_out() {
+    let bench = Bench::new().await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.cloud.fail("resize_attached_disk", &[Fault::Refused(Cause::Busy); 3]);
+    bench.expand(20, None).await.unwrap();
+    for (cause, verdict) in [(Cause::InvalidRequest, Verdict::Invalid), (Cause::NoStock, Verdict::Exhausted)]
+    {
+        bench.cloud.fail("resize_attached_disk", &[Fault::Refused(cause)]);
+        let error = bench.expand(30, None).await.unwrap_err();
+        assert!(matches!(&error, ExpandError::Call(call) if call.verdict == verdict), "{error}");
+    }
+    bench.cloud.put(disk("bs-1", DiskStatus::Restoring));
+    let error = bench.expand(30, None).await.unwrap_err();
+    assert!(matches!(error, ExpandError::Unresolved(Unresolved::TimedOut { .. })), "{error}");
+}
