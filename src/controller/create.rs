@@ -114,7 +114,7 @@ impl<C: Cloud> Create<'_, C> {
                 return Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source: None });
             }
             Known::Made(id) => {
-                if let Some(volume) = self.adopt(&id).await? {
+                if let Some(volume) = self.adopt(&id, false).await? {
                     return Ok(volume);
                 }
                 names.forget(self.name.as_str());
@@ -155,17 +155,21 @@ impl<C: Cloud> Create<'_, C> {
             );
         }
         for disk in &listing.disks {
-            if let Some(volume) = self.adopt(&disk.id).await? {
+            if let Some(volume) = self.adopt(&disk.id, true).await? {
                 return Ok(Some(volume));
             }
         }
         Ok(None)
     }
 
-    /// The volume on a disk that should exist. `None`: it does not; the listing lagged.
-    async fn adopt(&self, id: &DiskId) -> Result<Option<Volume>, CreateError> {
+    /// The volume on a disk that should exist. `None`: it does not; what said so lagged.
+    async fn adopt(&self, id: &DiskId, listed: bool) -> Result<Option<Volume>, CreateError> {
         let mut view = self.view(id);
         let mut sight = view.read().await?;
+        if listed && sight.disk.is_none() && sight.trust != Trust::Stale {
+            self.controller.inner.recent.doubt_absence(id);
+            sight.trust = Trust::Stale;
+        }
         while sight.trust == Trust::Stale {
             sight = view.again(format!("UDisk {id} was made or deleted a moment ago")).await?;
         }

@@ -74,7 +74,8 @@ impl<C: Cloud> Controller<C> {
                 }
                 Step::SystemDisk => return Err(DetachError::SystemDisk { disk: disk.clone() }),
                 Step::Wait(phase) => view.again(phase).await?,
-                Step::Send { host, .. } if slot.is_none() => {
+                Step::Send { host, .. } if !slot.as_ref().is_some_and(|slot| slot.is_on(&host)) => {
+                    drop(slot.take());
                     let what = format!("detach UDisk {disk}");
                     slot = inner.slots.acquire(&host, Urgency::Detach, what, deadline, progress).await;
                     match &slot {

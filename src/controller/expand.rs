@@ -93,7 +93,10 @@ impl<C: Cloud> Controller<C> {
                     return Ok(Expanded { size, grown });
                 }
                 Step::Wait(phase) => view.again(phase).await?,
-                Step::Grow(Growth { host: Some(host), .. }) if slot.is_none() => {
+                Step::Grow(Growth { host: Some(host), .. })
+                    if !slot.as_ref().is_some_and(|slot| slot.is_on(&host)) =>
+                {
+                    drop(slot.take());
                     let what = format!("grow UDisk {disk}");
                     slot = inner.slots.acquire(&host, Urgency::Other, what, deadline, progress).await;
                     match &slot {

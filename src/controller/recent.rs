@@ -80,6 +80,14 @@ impl Recent {
         }
     }
 
+    /// Notes that a listing shows a disk that a read does not: one of them lags, so neither is believed at once.
+    pub(super) fn doubt_absence(&self, disk: &DiskId) {
+        let known = self.lock().get(disk).is_some_and(|entry| entry.at.elapsed() <= self.lag);
+        if !known {
+            self.note(disk, Change::Created);
+        }
+    }
+
     /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
     pub(super) fn deleted(&self, disk: &DiskId) -> bool {
         self.lock().get(disk).is_some_and(|entry| entry.change == Change::Deleted)

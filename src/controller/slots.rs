@@ -134,6 +134,13 @@ impl Slots {
     }
 }
 
+impl Slot {
+    /// Whether the place is on this host; a disk may have moved since it was asked for.
+    pub(super) fn is_on(&self, host: &HostId) -> bool {
+        self.host == *host
+    }
+}
+
 impl Queue {
     fn announce(&self, host: &HostId) {
         let running = self.running.iter().map(|(_, what)| what.as_str()).collect::<Vec<_>>().join(", ");

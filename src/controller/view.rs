@@ -89,7 +89,7 @@ impl<'a, C: Cloud> View<'a, C> {
 
     /// Says what the operation is at, to waiting callers and in the error that ends it.
     pub(super) fn phase(&mut self, phase: String) {
-        self.progress.set(format!("{}: {phase}", self.what));
+        self.progress.set(phase.as_str());
         self.phase = phase;
     }
 

@@ -65,6 +65,7 @@ impl<C: Cloud> Attach<'_, C> {
         }
         if !matches!(host.state.as_str(), "Running" | "Stopped") {
             view.phase(format!("host {} is {}", host.id, host.state));
+            self.refusals = 0;
             return Ok(Next::Pause(error));
         }
         if error.cause == Cause::AttachFailed {
