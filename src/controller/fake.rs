@@ -43,6 +43,8 @@ pub(super) struct Model {
     /// How long a change takes.
     pub(super) work: Duration,
     pub(super) read_lag: Duration,
+    /// Every read lags by a random part of the lag, so that a later one may show an older state.
+    pub(super) wobble: Option<fastrand::Rng>,
     pub(super) list_lag: Duration,
     pub(super) host_limit: usize,
     /// Whether a host takes one change at a time.
@@ -267,7 +269,8 @@ impl Model {
 impl Cloud for Fake {
     async fn disk(&self, id: &DiskId, _: Deadline) -> Result<Option<Disk>, CloudError> {
         self.call("disk", |model| {
-            let when = Instant::now().checked_sub(model.read_lag).unwrap();
+            let part = model.wobble.as_mut().map_or(1.0, fastrand::Rng::f64);
+            let when = Instant::now().checked_sub(model.read_lag.mul_f64(part)).unwrap();
             Ok(model.disks.get(id).and_then(|h| h.at(when)).cloned())
         })
         .await

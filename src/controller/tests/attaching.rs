@@ -340,3 +340,17 @@ async fn a_disk_that_falls_back_is_tried_a_few_times() {
     let error = attached.unwrap_err();
     assert!(matches!(error, AttachError::FellBack { times: 3, .. }), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_detach_passes_an_attach_that_the_cloud_keeps_refusing() {
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    bench.cloud.put_attached("bs-2", "uhost-a");
+    bench.cloud.fail("attach_disk", &[Fault::Refused(Cause::Busy); 6]);
+    let (attached, ()) = tokio::join!(bench.attach("bs-1", "uhost-a"), async {
+        tokio::time::sleep(seconds(1)).await;
+        bench.detach("bs-2", "uhost-a").await.unwrap();
+        assert_eq!(bench.cloud.truth("bs-1").unwrap().status, DiskStatus::Available, "it went first");
+    });
+    attached.unwrap();
+}

@@ -300,3 +300,14 @@ async fn a_host_of_the_wrong_kind_sends_the_pod_elsewhere() {
     assert!(matches!(error, CreateError::Placement(PlacementError::WrongRegion { .. })), "{error}");
     assert_eq!(bench.cloud.model().created.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_listed_and_cannot_be_read_yet_is_not_made_twice() {
+    let bench = Bench::new().await;
+    bench.cloud.model().read_lag = seconds(6);
+    bench.cloud.fail("create_disk", &[Fault::DoneHang]);
+    let dying = tokio::time::timeout(seconds(1), bench.create("pvc-one")).await;
+    assert!(dying.is_err());
+    assert_eq!(bench.restarted().create("pvc-one").await.unwrap().id, id("bs-new1"));
+    assert_eq!(bench.cloud.model().created.len(), 1);
+}

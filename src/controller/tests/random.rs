@@ -54,6 +54,7 @@ impl Campaign {
             model.list_lag =
                 if restarts { Duration::ZERO } else { Duration::from_millis(random.u64(0..50_000)) };
             model.host_limit = 3;
+            model.wobble = random.bool().then(|| random.fork());
         }
         let promises = vec![Promise::default(); 3];
         let mut campaign = Self { bench, random, promises, restarts };
@@ -92,6 +93,12 @@ impl Campaign {
         assert!(self.bench.cloud.disks_named(&name) <= 1, "{context}: two disks for one name");
     }
 
+    /// Where reads jump back and forth, the picture of an earlier attachment may pass for the one that the cloud has
+    /// just accepted. It will come true; nothing else may be said.
+    fn wobbles(&self) -> bool {
+        self.bench.cloud.model().wobble.is_some()
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one random choice each")]
     async fn operate(
         &mut self,
@@ -121,7 +128,9 @@ impl Campaign {
                 self.promises[number].host = Some(host);
                 if self.bench.attach(disk.as_str(), node).await.is_ok() {
                     let truth = self.bench.cloud.truth(disk.as_str()).unwrap();
-                    let there = truth.status == DiskStatus::InUse && truth.host == Some(host_id(host));
+                    let there = (truth.status == DiskStatus::InUse
+                        || (self.wobbles() && truth.status == DiskStatus::Attaching))
+                        && truth.host == Some(host_id(host));
                     assert!(there, "{context}: attached to {host}, but {truth:?}");
                 }
             }
@@ -129,7 +138,9 @@ impl Campaign {
                 let node = on.unwrap_or(node);
                 if self.bench.detach(disk.as_str(), node).await.is_ok() {
                     let truth = self.bench.cloud.truth(disk.as_str()).unwrap();
-                    assert_eq!(truth.host, None, "{context}: detached, but {truth:?}");
+                    let gone =
+                        truth.host.is_none() || (self.wobbles() && truth.status == DiskStatus::Detaching);
+                    assert!(gone, "{context}: detached, but {truth:?}");
                     self.promises[number].host = None;
                 }
             }
@@ -143,10 +154,13 @@ impl Campaign {
                 }
             }
             (_, Some(disk)) => {
-                if on.is_none() && self.bench.delete(disk.as_str()).await.is_ok() {
+                if on.is_some() {
+                    return;
+                }
+                self.promises[number].disk = None;
+                if self.bench.delete(disk.as_str()).await.is_ok() {
                     let truth = self.bench.cloud.truth(disk.as_str());
                     assert_eq!(truth, None, "{context}: deleted");
-                    self.promises[number].disk = None;
                 }
             }
         }
@@ -155,14 +169,14 @@ impl Campaign {
 
 #[tokio::test(start_paused = true)]
 async fn answers_are_true_whatever_fails_and_lags() {
-    for seed in 0..60 {
+    for seed in 0..150 {
         Campaign::run(seed, false, 80).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn answers_are_true_whenever_processes_die() {
-    for seed in 1000..1060 {
+    for seed in 1000..1150 {
         Campaign::run(seed, true, 80).await;
     }
 }
