@@ -227,7 +227,7 @@ impl<C: Cloud> Attach<'_, C> {
         };
         if error.outcome == Outcome::Unknown {
             self.sent += 1;
-            inner.recent.note(self.disk, Change::Attached(self.host.clone()));
+            inner.recent.note_uncertain(self.disk, Change::Attached(self.host.clone()));
             tracing::warn!(disk = %self.disk, host = %self.host, %error, "an attach got no answer; looking");
             view.trouble(error);
             return Ok(Next::Follow);

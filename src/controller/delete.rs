@@ -65,7 +65,7 @@ impl<C: Cloud> Controller<C> {
                             return Ok(());
                         }
                         Err(error) if error.outcome == Outcome::Unknown => {
-                            inner.recent.note(id, Change::Deleted);
+                            inner.recent.note_uncertain(id, Change::Deleted);
                             view.trouble(error);
                             view.restart();
                             sight = view.again(String::from("whether it is deleted is not known")).await?;

@@ -93,7 +93,7 @@ impl<C: Cloud> Controller<C> {
                             view.again(String::from("the cloud was asked to detach it")).await?
                         }
                         Err(error) if error.outcome == Outcome::Unknown => {
-                            inner.recent.note(disk, Change::Detached(host.clone()));
+                            inner.recent.note_uncertain(disk, Change::Detached(host.clone()));
                             tracing::warn!(%disk, %host, %error, "a detach got no answer; looking");
                             view.trouble(error);
                             view.restart();

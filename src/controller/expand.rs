@@ -113,7 +113,7 @@ impl<C: Cloud> Controller<C> {
                         view.again(format!("it is growing to {}", growth.size)).await?
                     }
                     Err(error) if error.outcome == Outcome::Unknown => {
-                        inner.recent.note(disk, Change::Grown(growth.size));
+                        inner.recent.note_uncertain(disk, Change::Grown(growth.size));
                         tracing::warn!(%disk, %error, "a resize got no answer; looking");
                         view.trouble(error);
                         view.restart();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::cloud::{Disk, DiskStatus};
 use crate::volume::{DiskId, Gib, HostId};
 
-/// A change that the cloud accepted, or may have.
+/// A change of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Created,
@@ -39,6 +39,11 @@ struct Entry {
     change: Change,
     /// When the change was made or a read last agreed with it.
     at: Instant,
+    /// Whether the cloud accepted the change. Otherwise it may have happened or not.
+    certain: bool,
+    /// The last certain change before an uncertain one, and until when reads may show what was before that: what
+    /// looks like the new state may be that old one.
+    before: Option<(Change, Instant)>,
 }
 
 #[derive(Debug)]
@@ -53,13 +58,27 @@ impl Recent {
         Self { lag, born: Instant::now(), entries: Mutex::default() }
     }
 
-    /// Notes a change at the moment when the cloud accepted it or left its outcome open.
+    /// Notes a change at the moment when the cloud accepted it.
     pub(super) fn note(&self, disk: &DiskId, change: Change) {
+        self.insert(disk, change, true);
+    }
+
+    /// Notes a change whose outcome the cloud left open.
+    pub(super) fn note_uncertain(&self, disk: &DiskId, change: Change) {
+        self.insert(disk, change, false);
+    }
+
+    fn insert(&self, disk: &DiskId, change: Change, certain: bool) {
         let now = Instant::now();
         let mut entries = self.lock();
         // Old entries decide nothing any more; dropping them here bounds the memory by the rate of changes.
         entries.retain(|_, entry| now.duration_since(entry.at) <= self.lag);
-        entries.insert(disk.clone(), Entry { change, at: now });
+        let before = entries.remove(disk).filter(|_| !certain);
+        let before = before.and_then(|entry| match entry.certain {
+            true => Some((entry.change, entry.at + self.lag)),
+            false => entry.before,
+        });
+        entries.insert(disk.clone(), Entry { change, at: now, certain, before });
     }
 
     /// Judges a read that was started at `started`.
@@ -67,7 +86,11 @@ impl Recent {
         let mut entries = self.lock();
         match entries.get_mut(disk) {
             Some(entry) if started.saturating_duration_since(entry.at) <= self.lag => {
-                if contradicts(&entry.change, reading) {
+                let older = entry
+                    .before
+                    .as_ref()
+                    .is_some_and(|(change, until)| started <= *until && contradicts(change, reading));
+                if older || contradicts(&entry.change, reading) {
                     Trust::Stale
                 } else {
                     entry.at = entry.at.max(started);
@@ -84,13 +107,13 @@ impl Recent {
     pub(super) fn doubt_absence(&self, disk: &DiskId) {
         let known = self.lock().get(disk).is_some_and(|entry| entry.at.elapsed() <= self.lag);
         if !known {
-            self.note(disk, Change::Created);
+            self.note_uncertain(disk, Change::Created);
         }
     }
 
     /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
     pub(super) fn deleted(&self, disk: &DiskId) -> bool {
-        self.lock().get(disk).is_some_and(|entry| entry.change == Change::Deleted)
+        self.lock().get(disk).is_some_and(|entry| entry.certain && entry.change == Change::Deleted)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DiskId, Entry>> {
@@ -173,6 +196,25 @@ mod tests {
         assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wanted_state_proves_an_uncertain_change_only_if_it_cannot_be_an_old_picture() {
+        let recent = Recent::new(Duration::from_secs(10));
+        let free = disk("bs-1", DiskStatus::Available);
+        recent.note(&id(), Change::Attached(host("uhost-a")));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        recent.note_uncertain(&id(), Change::Detached(host("uhost-a")));
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+        recent.note(&id(), Change::Attached(host("uhost-b")));
+        recent.note(&id(), Change::Detached(host("uhost-b")));
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+        recent.note_uncertain(&id(), Change::Deleted);
+        assert!(!recent.deleted(&id()));
+        recent.note(&id(), Change::Deleted);
+        assert!(recent.deleted(&id()));
     }
 
     #[tokio::test(start_paused = true)]
