@@ -1,0 +1,7 @@
+//! The real binary, judged from outside: a simulated cloud, a controller and two nodes in processes of their
+//! own, driven over their sockets as kubelet and the sidecars would.
+
+mod calls;
+mod csi;
+mod life;
+mod world;
