@@ -33,6 +33,8 @@ pub mod node;
 pub mod progress;
 pub mod readiness;
 pub mod run;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod shutdown;
 pub mod telemetry;
 pub mod volume;
