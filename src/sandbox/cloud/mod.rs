@@ -33,10 +33,11 @@ pub use model::{Disk, Event, Happening, HostSpec, HostState, Record, Refusal, St
 pub use request::{Answer, Drip, Request, Response};
 
 use faults::FaultBook;
-use model::{Host, Rules, World};
+use model::{Host, NewDisk, Rules, World};
 use throttle::Throttle;
 
 use super::hosts::{BackendError, HostBackend};
+use crate::volume::{DiskType, Gib};
 
 /// A simulated UCloud account. Clones are the same account.
 #[derive(Debug, Clone)]
@@ -218,6 +219,30 @@ impl SimCloud {
         let outcome = self.state().world.happen(event);
         self.work().await;
         outcome
+    }
+
+    /// Makes a SATA disk as the console would, in the first zone and project; the answer is its id.
+    pub async fn create_disk(&self, name: &str, size: Gib) -> Result<String, Refusal> {
+        let created = {
+            let mut state = self.state();
+            let new = NewDisk {
+                project: self.inner.projects.first().cloned().unwrap_or_default(),
+                zone: state.world.rules().zones.first().map(|zone| zone.name.clone()).unwrap_or_default(),
+                name: name.to_owned(),
+                size,
+                kind: DiskType::Sata,
+                charge_type: "Dynamic".to_owned(),
+                tag: "Default".to_owned(),
+                ark: false,
+                key: None,
+                snapshot_service: false,
+                rdma: None,
+                paid_for: None,
+            };
+            state.world.create(new)
+        };
+        self.work().await;
+        created
     }
 
     /// Adds a host. Without a zone or a project it gets the account's first.

@@ -3,8 +3,18 @@
 //! The simulated cloud decides what is attached where and when; a [`HostBackend`] makes it so. Without one, disks
 //! are imaginary, which is all that a test of the API or of a controller needs.
 
+mod loop_device;
+mod loopdev;
+mod sparse;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::pin::Pin;
+
+pub use loopdev::{LoopHosts, LoopOptions};
 
 use crate::volume::Gib;
 
