@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match config::from_process() {
         Ok(Command::Run(config)) => drive(*config),
         #[cfg(feature = "sandbox")]
-        Ok(Command::Sandbox(_)) => print("the simulated cloud is not part of this build\n"),
+        Ok(Command::Sandbox(args)) => simulate(args),
         Ok(Command::Print(text)) => print(&text),
         Err(faults) => {
             eprintln!("csi-udisk: {faults}");
@@ -45,6 +45,24 @@ fn drive(config: Config) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+#[cfg(feature = "sandbox")]
+fn simulate(args: config::SandboxArgs) -> ExitCode {
+    use csi_udisk::sandbox;
+    sandbox::prepare(&args);
+    let outcome = runtime().context("cannot start the runtime").and_then(|runtime| {
+        let outcome = runtime.block_on(sandbox::run(args));
+        runtime.shutdown_timeout(LEAVE_WITHIN);
+        outcome.map_err(Into::into)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("csi-udisk sandbox: {error:#}");
             ExitCode::from(EXIT_FAILURE)
         }
     }

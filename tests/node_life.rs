@@ -99,7 +99,9 @@ fn a_raw_block_volume_lives_and_keeps_its_data() {
         assert_eq!(volume.expand(&node, 2 * GIB).await.unwrap(), 2 * GIB);
         assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: 2 * GIB });
 
-        assert!(volume.unstage(&node).await.unwrap_err().to_string().contains(volume.target.to_str().unwrap()));
+        assert!(
+            volume.unstage(&node).await.unwrap_err().to_string().contains(volume.target.to_str().unwrap())
+        );
         for _ in 0..2 {
             volume.unpublish(&node).await.unwrap();
             volume.unstage(&node).await.unwrap();

@@ -170,6 +170,11 @@ flags! { SANDBOX:
         "Leave the sandbox running, for a person, grpcurl, csi-sanity or the real sidecars.";
     DIR = "dir", Kind::Value("DIR"), Serving, [], None,
         "Where sockets, disks and cloud.url are put. Default: a temporary directory.";
+    LATENCY = "latency", Kind::Value("none|short|realistic"), Serving, [], Some("short"),
+        "How long the simulated cloud takes: nothing, about a second a change, or as long as the real one.";
+    CLOUD_ONLY = "cloud-only", Kind::Switch, Serving, [], Some("false"),
+        "With --serve: only the cloud and its hosts; start the drivers yourself, with the variables in \
+         DIR/controller.env and DIR/node.env.";
 }
 
 /// Variables with the API's keys, public and private, in order. There are no flags for them: arguments are

@@ -155,7 +155,19 @@ pub enum Credentials {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxArgs {
     pub serve: bool,
+    pub cloud_only: bool,
     pub dir: Option<PathBuf>,
+    pub latency: Latency,
+}
+
+/// How long the simulated cloud takes for a change.
+#[cfg(feature = "sandbox")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latency {
+    None,
+    /// About a second, so that a person sees the waiting and does not tire of it.
+    Short,
+    Realistic,
 }
 
 /// Reads the command line and environment of this process.
@@ -189,7 +201,12 @@ fn sandbox(args: impl Iterator<Item = OsString>) -> Result<Command, Faults> {
     let mut reader = Reader { arguments, variables: &nothing };
     let serve = reader.read(&flags::SERVE, value::switch);
     let dir = reader.read(&flags::DIR, |text| Ok(PathBuf::from(text)));
-    let args = serve.map(|serve| SandboxArgs { serve, dir });
+    let latency = reader.read(&flags::LATENCY, value::latency);
+    let cloud_only = reader.read(&flags::CLOUD_ONLY, value::switch);
+    if let (Some(false), Some(true)) = (serve, cloud_only) {
+        reader.fault::<()>("--cloud-only: goes with --serve; the tour needs its drivers".to_owned());
+    }
+    let args = (|| Some(SandboxArgs { serve: serve?, cloud_only: cloud_only?, dir, latency: latency? }))();
     reader.finish(args.map(Command::Sandbox))
 }
 

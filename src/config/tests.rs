@@ -329,11 +329,19 @@ fn version_is_the_crates() {
 #[cfg(feature = "sandbox")]
 #[test]
 fn sandbox_has_arguments_of_its_own() {
-    let Ok(Command::Sandbox(args)) = run("sandbox --serve --dir /tmp/x", "") else { panic!("no sandbox") };
-    assert_eq!(args, SandboxArgs { serve: true, dir: Some("/tmp/x".into()) });
-    let Ok(Command::Sandbox(args)) = run("sandbox", "") else { panic!("no sandbox") };
-    assert_eq!(args, SandboxArgs { serve: false, dir: None });
+    let parsed = |line: &str| match run(line, "") {
+        Ok(Command::Sandbox(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    };
+    let tour = SandboxArgs { serve: false, cloud_only: false, dir: None, latency: Latency::Short };
+    assert_eq!(parsed("sandbox"), tour);
+    let served = SandboxArgs { serve: true, dir: Some("/tmp/x".into()), ..tour };
+    assert_eq!(parsed("sandbox --serve --dir /tmp/x"), served);
+    let bare = SandboxArgs { cloud_only: true, latency: Latency::None, ..served };
+    assert_eq!(parsed("sandbox --serve --cloud-only --latency none --dir=/tmp/x"), bare);
     assert!(faults("sandbox --mode=node", "")[0].contains("--mode"));
+    assert!(faults("sandbox --cloud-only", "")[0].contains("--serve"));
+    assert!(faults("sandbox --latency=slow", "")[0].contains("none, short, realistic"));
     let Ok(Command::Print(help)) = run("sandbox --help", "") else { panic!("no help") };
     assert!(help.contains("--serve") && help.contains("--dir DIR"));
 }

@@ -38,6 +38,16 @@ pub(super) fn multi_attach(text: &str) -> Result<MultiAttach, String> {
     }
 }
 
+#[cfg(feature = "sandbox")]
+pub(super) fn latency(text: &str) -> Result<super::Latency, String> {
+    match text {
+        "none" => Ok(super::Latency::None),
+        "short" => Ok(super::Latency::Short),
+        "realistic" => Ok(super::Latency::Realistic),
+        _ => Err("is not a latency; allowed: none, short, realistic".into()),
+    }
+}
+
 /// The words that Go takes for a bool.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {

@@ -23,7 +23,8 @@ async fn a_life_without_latency_costs_eleven_calls() {
     let driver = world.controller().await;
     let mut controller = driver.controller();
     let before = world.total_calls().await;
-    let volume = controller.create_volume(csi::create("pvc-calls", "ext4", 10)).await.unwrap().into_inner().volume;
+    let volume =
+        controller.create_volume(csi::create("pvc-calls", "ext4", 10)).await.unwrap().into_inner().volume;
     let id = volume.unwrap().volume_id;
     controller.controller_publish_volume(csi::attach(&id, &host, "ext4")).await.unwrap();
     controller.controller_unpublish_volume(csi::detach(&id, &host)).await.unwrap();
@@ -111,7 +112,8 @@ async fn a_stop_in_the_middle_ends_in_time_and_the_next_process_goes_on() {
     let _ = running.await;
 
     let driver = world.controller().await;
-    let context = driver.controller().controller_publish_volume(csi::attach(&id, &host, "ext4")).await.unwrap();
+    let context =
+        driver.controller().controller_publish_volume(csi::attach(&id, &host, "ext4")).await.unwrap();
     assert!(context.into_inner().publish_context.contains_key("device"));
     assert_eq!(world.calls().await.get("AttachUDisk"), Some(&1));
 }

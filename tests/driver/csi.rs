@@ -116,9 +116,6 @@ impl AtNode {
     }
 
     pub fn unstage(&self) -> v1::NodeUnstageVolumeRequest {
-        v1::NodeUnstageVolumeRequest {
-            volume_id: self.id.clone(),
-            staging_target_path: self.staging.clone(),
-        }
+        v1::NodeUnstageVolumeRequest { volume_id: self.id.clone(), staging_target_path: self.staging.clone() }
     }
 }

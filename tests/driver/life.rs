@@ -32,7 +32,8 @@ macro_rules! twice {
     ($drivers:ident, $role:ident, $rpc:ident, $request:expr) => {{
         let first = $drivers.$role.$role().$rpc($request).await.unwrap_or_else(|e| panic!("first: {e:?}"));
         $drivers = $drivers.kill().await;
-        let second = $drivers.$role.$role().$rpc($request).await.unwrap_or_else(|e| panic!("after kill -9: {e:?}"));
+        let second =
+            $drivers.$role.$role().$rpc($request).await.unwrap_or_else(|e| panic!("after kill -9: {e:?}"));
         assert_eq!(first.into_inner(), second.get_ref().clone(), concat!(stringify!($rpc), " after kill -9"));
         second.into_inner()
     }};
@@ -93,7 +94,13 @@ async fn life_with_kills(kind: &str, grows_online: bool) {
     twice!(drivers, controller, delete_volume, csi::delete(&id));
 
     let calls = world.calls().await;
-    for (action, times) in [("CreateUDisk", 1), ("AttachUDisk", 2), ("ResizeAttachedDisk", 1), ("DetachUDisk", 2), ("DeleteUDisk", 1)] {
+    for (action, times) in [
+        ("CreateUDisk", 1),
+        ("AttachUDisk", 2),
+        ("ResizeAttachedDisk", 1),
+        ("DetachUDisk", 2),
+        ("DeleteUDisk", 1),
+    ] {
         assert_eq!(calls.get(action), Some(&times), "{action}: nothing is done twice: {calls:?}");
     }
     drivers.controller.process.stop();
@@ -122,7 +129,8 @@ fn read(at: &AtNode) {
 }
 
 fn installed(test: &str, tool: &str) -> bool {
-    let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(tool).exists());
+    let found =
+        ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(tool).exists());
     if !found {
         skip(test, &format!("{tool} is not installed"));
     }
@@ -141,7 +149,10 @@ fn may_grow_ext4() -> bool {
 async fn ext4_lives_through_kills() {
     if own_mounts("life::ext4_lives_through_kills") {
         if !may_grow_ext4() {
-            skip("life::ext4_lives_through_kills (its online growth)", "no CAP_SYS_RESOURCE; it grows at stage");
+            skip(
+                "life::ext4_lives_through_kills (its online growth)",
+                "no CAP_SYS_RESOURCE; it grows at stage",
+            );
         }
         life_with_kills("ext4", may_grow_ext4()).await;
     }
@@ -156,7 +167,9 @@ async fn xfs_lives_through_kills() {
 
 #[tokio::test]
 async fn btrfs_lives_through_kills() {
-    if installed("life::btrfs_lives_through_kills", "mkfs.btrfs") && own_mounts("life::btrfs_lives_through_kills") {
+    if installed("life::btrfs_lives_through_kills", "mkfs.btrfs")
+        && own_mounts("life::btrfs_lives_through_kills")
+    {
         life_with_kills("btrfs", true).await;
     }
 }

@@ -16,6 +16,7 @@ mod ioctl;
 pub mod mount;
 pub mod mountinfo;
 pub mod options;
+pub mod privilege;
 pub mod probe;
 pub mod release;
 pub mod staged;

@@ -125,10 +125,8 @@ impl Controller {
     }
 
     pub(super) async fn delete(&mut self, volume_id: &str) -> Result<(), Status> {
-        let request = v1::DeleteVolumeRequest {
-            volume_id: volume_id.to_owned(),
-            ..v1::DeleteVolumeRequest::default()
-        };
+        let request =
+            v1::DeleteVolumeRequest { volume_id: volume_id.to_owned(), ..v1::DeleteVolumeRequest::default() };
         self.0.delete_volume(request).await.map(|_| ())
     }
 }

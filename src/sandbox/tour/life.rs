@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use sha1::{Digest as _, Sha1};
 use tonic::{Code, Status};
 
+use super::super::Means;
 use super::client::{Controller, Kind, Mounting, Node};
 use super::report::{Report, StepFailed};
 use crate::csi::proto::v1;
@@ -49,15 +50,6 @@ impl TourHost {
 
 fn path(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// What this machine lets a volume do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Means {
-    /// Growing a mounted ext4 asks for CAP_SYS_RESOURCE; growing one at the next stage does not.
-    pub(super) grows_mounted_ext4: bool,
-    /// Block devices and mounts: root.
-    pub(super) devices: bool,
 }
 
 /// The state of a disk in the simulated cloud, for the progress line.
@@ -109,18 +101,13 @@ impl Life<'_> {
             .await?;
         if means.devices {
             grow_on_node(report, first, &at_first, means, grown.node_expansion_required).await?;
-            report
-                .step("stats", first.node.stats(&at_first), disk, |usage| describe_usage(usage))
-                .await?;
+            report.step("stats", first.node.stats(&at_first), disk, |usage| describe_usage(usage)).await?;
             unmount(report, first, &at_first).await?;
         }
         report
-            .step(
-                &format!("detach from {}", first.id()),
-                controller.detach(id, first.id()),
-                disk,
-                |()| String::new(),
-            )
+            .step(&format!("detach from {}", first.id()), controller.detach(id, first.id()), disk, |()| {
+                String::new()
+            })
             .await?;
 
         let at_second = attach(report, controller, &volume, kind, second, &disk).await?;
@@ -143,12 +130,9 @@ impl Life<'_> {
             unmount(report, second, &at_second).await?;
         }
         report
-            .step(
-                &format!("detach from {}", second.id()),
-                controller.detach(id, second.id()),
-                disk,
-                |()| String::new(),
-            )
+            .step(&format!("detach from {}", second.id()), controller.detach(id, second.id()), disk, |()| {
+                String::new()
+            })
             .await?;
         report.step("delete", controller.delete(id), disk, |()| String::new()).await?;
         Ok(())
@@ -201,7 +185,9 @@ fn prepare(at: &Mounting<'_>) -> std::io::Result<()> {
 
 async fn unmount(report: &mut Report, host: &mut TourHost, at: &Mounting<'_>) -> Result<(), StepFailed> {
     let waiting = || "the node syncs and unmounts".to_owned();
-    report.step("unbind from the pod (unpublish)", host.node.unpublish(at), waiting, |()| String::new()).await?;
+    report
+        .step("unbind from the pod (unpublish)", host.node.unpublish(at), waiting, |()| String::new())
+        .await?;
     report.step("unmount and let go (unstage)", host.node.unstage(at), waiting, |()| String::new()).await
 }
 
@@ -217,7 +203,9 @@ async fn refuse_second(
     let refused = async {
         match controller.attach(volume, kind, second.id()).await {
             Ok(_) => Err(format!("{} got a disk that {} uses", second.id(), first.id())),
-            Err(status) if status.code() == Code::FailedPrecondition && status.message().contains(first.id()) => {
+            Err(status)
+                if status.code() == Code::FailedPrecondition && status.message().contains(first.id()) =>
+            {
                 Ok(status)
             }
             Err(other) => Err(format!("refused, but not as it should be: {other}")),
@@ -259,12 +247,9 @@ async fn grow_on_node(
         (Kind::Mount(fs), true) => {
             let waiting = || "the node grows the file system".to_owned();
             report
-                .step(
-                    &format!("grow {fs}, mounted"),
-                    host.node.grow(at, GROWN_SIZE),
-                    waiting,
-                    |()| String::new(),
-                )
+                .step(&format!("grow {fs}, mounted"), host.node.grow(at, GROWN_SIZE), waiting, |()| {
+                    String::new()
+                })
                 .await
         }
     }
@@ -283,11 +268,9 @@ fn describe_usage(usage: &[v1::VolumeUsage]) -> String {
     let mut parts = Vec::new();
     for entry in usage {
         match entry.unit() {
-            v1::volume_usage::Unit::Bytes if entry.available > 0 || entry.used > 0 => parts.push(format!(
-                "{} of {} MiB used",
-                entry.used >> 20,
-                entry.total >> 20
-            )),
+            v1::volume_usage::Unit::Bytes if entry.available > 0 || entry.used > 0 => {
+                parts.push(format!("{} of {} MiB used", entry.used >> 20, entry.total >> 20))
+            }
             v1::volume_usage::Unit::Bytes => parts.push(format!("{} MiB", entry.total >> 20)),
             v1::volume_usage::Unit::Inodes => parts.push(format!("{} of {} inodes", entry.used, entry.total)),
             v1::volume_usage::Unit::Unknown => {}
@@ -332,4 +315,29 @@ fn read(target: &str, kind: Kind) -> std::io::Result<Vec<u8>> {
 
 fn short(digest: &[u8]) -> String {
     digest.iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Create, attach, detach, delete.
+pub(super) async fn bare(
+    report: &mut Report,
+    controller: &mut Controller,
+    host: &TourHost,
+) -> Result<(), StepFailed> {
+    let kind = Kind::Block;
+    let volume = report
+        .step(
+            "create",
+            controller.create("pvc-tour-bare", kind, FIRST_SIZE, &topology(host)),
+            String::new,
+            |v| v.volume_id.clone(),
+        )
+        .await?;
+    let id = volume.volume_id.as_str();
+    attach(report, controller, &volume, kind, host, String::new).await?;
+    report
+        .step(&format!("detach from {}", host.id()), controller.detach(id, host.id()), String::new, |()| {
+            String::new()
+        })
+        .await?;
+    report.step("delete", controller.delete(id), String::new, |()| String::new()).await
 }

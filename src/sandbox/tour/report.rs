@@ -74,7 +74,8 @@ impl Report {
         match outcome {
             Ok(value) => {
                 self.steps += 1;
-                let line = format!("  {name:<NAME_WIDTH$} {} {} {}", Time(time), Calls(calls), detail(&value));
+                let line =
+                    format!("  {name:<NAME_WIDTH$} {} {} {}", Time(time), Calls(calls), detail(&value));
                 self.say(line.trim_end());
                 Ok(value)
             }
