@@ -96,7 +96,15 @@ fn step(id: &DiskId, sight: &Sight) -> Step {
     if sight.trust == Trust::Stale {
         return Step::Wait(String::from("the cloud's answers contradict a change made a moment ago"));
     }
-    let Some(disk) = &sight.disk else { return Step::Gone };
+    let Some(disk) = &sight.disk else {
+        if sight.trust == Trust::Young {
+            // A predecessor may have made it a moment before it died; called gone, it would stay for ever.
+            return Step::Wait(format!(
+                "UDisk {id} is not known; making sure, because the driver has just started"
+            ));
+        }
+        return Step::Gone;
+    };
     if disk.is_boot {
         return Step::Refuse(DeleteError::SystemDisk { disk: id.clone() });
     }

@@ -83,24 +83,30 @@ impl Recent {
 
     /// Judges a read that was started at `started`.
     pub(super) fn judge(&self, disk: &DiskId, reading: Option<&Disk>, started: Instant) -> Trust {
+        let young = started.saturating_duration_since(self.born) <= self.lag;
         let mut entries = self.lock();
-        match entries.get_mut(disk) {
-            Some(entry) if started.saturating_duration_since(entry.at) <= self.lag => {
-                let older = entry
-                    .before
-                    .as_ref()
-                    .is_some_and(|(change, until)| started <= *until && contradicts(change, reading));
-                if older || contradicts(&entry.change, reading) {
-                    Trust::Stale
-                } else {
-                    entry.at = entry.at.max(started);
-                    Trust::Sound
-                }
-            }
-            Some(_) => Trust::Sound,
-            None if started.saturating_duration_since(self.born) <= self.lag => Trust::Young,
-            None => Trust::Sound,
+        let live = entries
+            .get_mut(disk)
+            .map(|entry| (started.saturating_duration_since(entry.at) <= self.lag, entry));
+        let entry = match live {
+            Some((true, entry)) => entry,
+            Some((false, _)) => return Trust::Sound,
+            None if young => return Trust::Young,
+            None => return Trust::Sound,
+        };
+        let older = entry
+            .before
+            .as_ref()
+            .is_some_and(|(change, until)| started <= *until && contradicts(change, reading));
+        if older || contradicts(&entry.change, reading) {
+            return Trust::Stale;
         }
+        if young && !entry.certain {
+            return Trust::Young;
+        }
+        entry.at = entry.at.max(started);
+        entry.certain = true;
+        Trust::Sound
     }
 
     /// Notes that a listing shows a disk that a read does not: one of them lags, so neither is believed at once.

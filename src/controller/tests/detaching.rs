@@ -189,3 +189,14 @@ async fn a_delete_without_an_answer_is_looked_after() {
         assert_eq!(bench.cloud.truth("bs-1"), None, "{fault:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_process_does_not_take_a_disk_that_is_not_shown_yet_for_gone() {
+    let bench = Bench::new().await;
+    bench.cloud.model().read_lag = seconds(5);
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    let next = bench.restarted();
+    next.delete("bs-1").await.unwrap();
+    assert_eq!(bench.cloud.truth("bs-1"), None);
+    next.delete("bs-1").await.unwrap();
+}
