@@ -107,6 +107,7 @@ impl<C: Cloud> Controller<C> {
                                     | Cause::DetachFailed
                                     | Cause::NotFound
                                     | Cause::InUse
+                                    | Cause::InvalidRequest
                                     | Cause::Refused
                             );
                             if !may_pass {

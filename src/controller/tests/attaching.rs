@@ -113,7 +113,9 @@ async fn an_attach_without_an_answer_is_looked_after() {
     for (fault, sends) in [(Fault::ReplyLost, 1), (Fault::RequestLost, 2)] {
         let bench = Bench::new().await;
         bench.cloud.put(disk("bs-1", DiskStatus::Available));
+        tokio::time::advance(seconds(60)).await;
         bench.cloud.model().work = seconds(3);
+        bench.cloud.model().read_lag = seconds(5);
         bench.cloud.fail("attach_disk", &[fault]);
         bench.attach("bs-1", "uhost-a").await.unwrap();
         let calls = bench.cloud.calls();

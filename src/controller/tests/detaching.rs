@@ -97,6 +97,14 @@ async fn a_refusal_is_judged_by_the_disks_own_state() {
     bench.cloud.put_attached("bs-2", "uhost-a");
     bench.cloud.fail("detach_disk", &[Fault::Refused(Cause::DetachFailed); 3]);
     bench.detach("bs-2", "uhost-a").await.unwrap();
+    // A host that the cloud does not know any more is an invalid value to it, until it has let go of the disk.
+    bench.cloud.put_attached("bs-2", "uhost-a");
+    bench.cloud.fail("detach_disk", &[Fault::Refused(Cause::InvalidRequest); 3]);
+    let (detached, ()) = tokio::join!(bench.detach("bs-2", "uhost-a"), async {
+        tokio::time::sleep(seconds(2)).await;
+        bench.cloud.put(disk("bs-2", DiskStatus::Available));
+    });
+    detached.unwrap();
     // One that stays.
     bench.cloud.put_attached("bs-3", "uhost-a");
     bench.cloud.fail("detach_disk", &[Fault::Refused(Cause::DetachFailed); 99]);
