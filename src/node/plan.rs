@@ -26,6 +26,11 @@ pub enum ContentRefused {
          copy made outside Kubernetes. It was neither mounted nor changed"
     )]
     OtherDisk { found: FsKind, uuid: FsUuid },
+    #[error(
+        "its {found} has {size} bytes, but the disk only {device_size}: this is the wrong disk, or part of it is lost. It was \
+         neither mounted nor changed"
+    )]
+    LargerThanDisk { found: FsKind, size: u64, device_size: u64 },
     #[error("it holds {0}, which cannot be mounted as a volume. Nothing was changed")]
     Other(String),
     #[error("it is wanted read-only and holds no file system; only a writable use makes one")]
@@ -38,6 +43,7 @@ pub fn plan(
     wanted: FsType,
     read_only: bool,
     content: Content,
+    device_size: u64,
 ) -> Result<Plan, ContentRefused> {
     match content {
         Content::Unrecognised if read_only => Err(ContentRefused::NothingToRead),
@@ -48,6 +54,9 @@ pub fn plan(
         }
         Content::Fs(found) if !found.kind.is(wanted) => {
             Err(ContentRefused::WrongFs { found: found.kind, wanted })
+        }
+        Content::Fs(found) if found.size > device_size => {
+            Err(ContentRefused::LargerThanDisk { found: found.kind, size: found.size, device_size })
         }
         Content::Fs(found) => Ok(Plan::Use(found)),
     }
@@ -95,22 +104,23 @@ mod tests {
     }
 
     fn found(kind: FsKind, uuid: FsUuid) -> FoundFs {
-        FoundFs { kind, uuid, size: 1 << 30, block_size: 4096, granule: 1 << 20 }
+        FoundFs { kind, uuid, size: GIB, block_size: 4096, granule: 1 << 20 }
     }
 
+    const GIB: u64 = 1 << 30;
     const FOREIGN: FsUuid = FsUuid::from_bytes([7; 16]);
 
     #[test]
     fn only_the_unrecognised_is_ever_formatted_and_only_for_writing() {
-        assert_eq!(plan(&volume(), FsType::Ext4, false, Content::Unrecognised), Ok(Plan::Format));
+        assert_eq!(plan(&volume(), FsType::Ext4, false, Content::Unrecognised, GIB), Ok(Plan::Format));
         assert_eq!(
-            plan(&volume(), FsType::Ext4, true, Content::Unrecognised),
+            plan(&volume(), FsType::Ext4, true, Content::Unrecognised, GIB),
             Err(ContentRefused::NothingToRead)
         );
         for read_only in [false, true] {
             let content = Content::Other("swap space".into());
             let refused = Err(ContentRefused::Other("swap space".into()));
-            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content), refused);
+            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content, GIB), refused);
         }
     }
 
@@ -127,12 +137,21 @@ mod tests {
                     } else {
                         Err(ContentRefused::WrongFs { found: kind, wanted })
                     };
-                    assert_eq!(plan(&volume(), wanted, false, Content::Fs(fs)), expected);
+                    assert_eq!(plan(&volume(), wanted, false, Content::Fs(fs), GIB), expected);
                 }
                 let refused = Err(ContentRefused::OtherDisk { found: kind, uuid: other });
-                assert_eq!(plan(&volume(), wanted, true, Content::Fs(found(kind, other))), refused);
+                assert_eq!(plan(&volume(), wanted, true, Content::Fs(found(kind, other)), GIB), refused);
             }
         }
+    }
+
+    #[test]
+    fn a_file_system_larger_than_its_disk_is_refused() {
+        let content = Content::Fs(found(FsKind::Xfs, FOREIGN));
+        assert!(matches!(
+            plan(&volume(), FsType::Xfs, false, content, GIB - 1),
+            Err(ContentRefused::LargerThanDisk { .. })
+        ));
     }
 
     #[test]

@@ -82,11 +82,11 @@ fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), Pu
             if mount.read_only() && !read_only && !staged.read_only {
                 return Err(PublishError::Incompatible(target));
             }
-            // What remains of a read-only publish that was cut off between bind and remount is completed.
-            if restrict && !mount::is_bound_read_only(&Mounts::read()?, &target) {
-                mount::bind_read_only(&target).map_err(PublishError::Mount)?;
+            if !restrict || mount.read_only() {
+                return Ok(());
             }
-            return Ok(());
+            // What an older kernel leaves of a read-only publish that was cut off.
+            mount::unmount_all(&target)?;
         }
         PathState::Live { mount, device, .. } => {
             return occupied(format!("{} of disk {} ({})", mount.fs_type, device.name, device.number));
@@ -106,14 +106,16 @@ fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), Pu
     }
     // The directories above may have been missing before.
     let target = as_listed(&request.target_path);
-    mount::bind(&staged.source, &target).map_err(PublishError::Mount)?;
+    let bound = if restrict {
+        mount::bind_read_only(&staged.source, &target)
+    } else {
+        mount::bind(&staged.source, &target)
+    };
+    bound.map_err(PublishError::Mount)?;
     let mounts = Mounts::read()?;
     if !mounts.top(&target).is_some_and(|mount| host.backing(mount) == staged.backing) {
         mount::unmount_top(&target)?;
         return Err(PublishError::MountedOther(target));
-    }
-    if restrict {
-        mount::bind_read_only(&target).map_err(PublishError::Mount)?;
     }
     info!(volume = %request.volume, target = %target.display(), read_only, "published");
     Ok(())

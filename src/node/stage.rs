@@ -130,15 +130,19 @@ impl Node {
             .run(move || {
                 let file = paths::block_file(&request.staging_path, &request.volume);
                 let backing = Backing::Block(device.number());
-                if make_free(&host, &as_listed(&file), backing)? == At::Free {
-                    device.prove_unused()?;
-                    mount::make_file(&file)?;
-                    device.prove_unchanged()?;
-                    mount::bind(device.path(), &file).map_err(StageError::Mount)?;
-                    prove_mounted(&host, &as_listed(&file), backing)?;
-                    info!(volume = %request.volume, device = %device.path().display(), "staged as a block device");
-                }
-                Ok(Staged { source: as_listed(&file), backing, read_only: false })
+                let mount = match make_free(&host, &as_listed(&file), backing)? {
+                    At::Volume(mount) => mount,
+                    At::Free => {
+                        device.prove_unused()?;
+                        mount::make_file(&file)?;
+                        device.prove_unchanged()?;
+                        mount::bind(device.path(), &file).map_err(StageError::Mount)?;
+                        let mount = prove_mounted(&host, &as_listed(&file), backing)?;
+                        info!(volume = %request.volume, device = %device.path().display(), "staged as a block device");
+                        mount
+                    }
+                };
+                Ok(Staged { source: as_listed(&file), backing, read_only: mount.read_only() })
             })
             .await
     }
@@ -172,11 +176,12 @@ pub(super) fn make_free(host: &Host, path: &Path, wanted: Backing) -> Result<At,
 }
 
 /// Proves that what was just mounted on `path` is what was meant, or takes it away again.
-pub(super) fn prove_mounted(host: &Host, path: &Path, wanted: Backing) -> Result<(), StageError> {
-    let mounts = Mounts::read()?;
-    if mounts.top(path).is_some_and(|mount| host.backing(mount) == wanted) {
-        return Ok(());
+pub(super) fn prove_mounted(host: &Host, path: &Path, wanted: Backing) -> Result<Mount, StageError> {
+    match Mounts::read()?.top(path) {
+        Some(mount) if host.backing(mount) == wanted => Ok(mount.clone()),
+        _ => {
+            mount::unmount_top(path)?;
+            Err(StageError::MountedOther(path.to_owned()))
+        }
     }
-    mount::unmount_top(path)?;
-    Err(StageError::MountedOther(path.to_owned()))
 }

@@ -75,7 +75,7 @@ impl Node {
         progress.set(format!("reading {path}"));
         let content = self.look(device).await?;
         let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
-        match plan::plan(volume, wanted, read_only, content).map_err(refused)? {
+        match plan::plan(volume, wanted, read_only, content, device.size()).map_err(refused)? {
             Plan::Format => {
                 progress.set(format!("proving that {path} is blank"));
                 let blank = self.prove_blank(device).await?;
@@ -150,7 +150,7 @@ impl Node {
                     (mounted, _) => mounted,
                 };
                 mounted.map_err(StageError::Mount)?;
-                prove_mounted(&host, &as_listed(&path), Backing::Fs(device.number()))
+                prove_mounted(&host, &as_listed(&path), Backing::Fs(device.number())).map(drop)
             })
             .await
     }

@@ -273,7 +273,7 @@ impl Volume {
         self
     }
 
-    pub fn as_fs(mut self, fs: FsType) -> Self {
+    pub fn with_fs(mut self, fs: FsType) -> Self {
         self.capability.access = Access::Mount(MountAccess { fs, flags: Vec::new() });
         self
     }

@@ -5,6 +5,7 @@
 
 pub mod blank;
 pub mod blocking;
+mod detached;
 pub mod device;
 pub mod device_number;
 pub mod error;

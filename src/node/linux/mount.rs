@@ -6,8 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::detached;
 use super::error::{Doing as _, HostError};
 use super::mountinfo::{Mount, Mounts};
 use super::options::{MountOptions, flags_of_mount};
@@ -36,29 +38,34 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), HostError> {
         .doing(&format!("bind {} to", source.display()), target)
 }
 
-/// Makes the topmost mount at `target` refuse writes, here and in every namespace that it was passed on to.
+/// Makes `source` appear at `target`, refusing writes.
 ///
-/// `MS_BIND | MS_RDONLY` in one call is taken by the kernel and ignored; a remount does it, and drops the flags that
-/// it does not repeat. But a remount changes this namespace's mount only: the copy that mount propagation made for
-/// the host, from which the container runtime binds, stays writable. So the read-only mount is bound onto itself:
-/// the copies of that second mount are read-only too, and cover the first ones.
-pub fn bind_read_only(target: &Path) -> Result<(), HostError> {
+/// In one step, where the kernel can: then the copies that mount propagation makes, among them the host's, from which
+/// the container runtime takes the volume, refuse them too. On older kernels a bind is made and then remounted, as
+/// `MS_BIND | MS_RDONLY` in one call is taken and ignored; that leaves the copies writable, and it is the runtime's own
+/// read-only bind that keeps the container from writing.
+pub fn bind_read_only(source: &Path, target: &Path) -> Result<(), HostError> {
+    match detached::bind_read_only(source, target) {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            bind(source, target)?;
+            remount_read_only(target)
+        }
+        Err(error) => Err(HostError::new(
+            format!("cannot bind {} read-only to {}", source.display(), target.display()),
+            error,
+        )),
+    }
+}
+
+/// A remount drops the flags that it does not repeat.
+fn remount_read_only(target: &Path) -> Result<(), HostError> {
     let mounts = Mounts::read()?;
     let top = mounts
         .top(target)
         .ok_or_else(|| HostError::new(format!("{} is not mounted", target.display()), Errno::EINVAL))?;
-    if !top.read_only() {
-        let flags =
-            flags_of_mount(&top.options) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(NONE, target, NONE, flags, NONE).doing("make read-only:", target)?;
-    }
-    bind(target, target)
-}
-
-/// Whether [`bind_read_only`] was done and completed at `target`.
-pub fn is_bound_read_only(mounts: &Mounts, target: &Path) -> bool {
-    let mut stack = mounts.at(target).rev();
-    matches!((stack.next(), stack.next()), (Some(top), Some(below)) if top.read_only() && below.read_only())
+    let flags = flags_of_mount(&top.options) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(NONE, target, NONE, flags, NONE).doing("make read-only:", target)
 }
 
 /// Why a path could not be freed of its mounts.
@@ -211,5 +218,69 @@ fn kind(path: &Path) -> Result<Option<Kind>, HostError> {
         // A parent that is a file: nothing can be there.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
         Err(error) => Err(HostError::new(format!("cannot look at {}", path.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+
+    /// Runs on a thread with mounts of its own, or says why not.
+    fn in_a_namespace(test: impl FnOnce(&Path) + Send) {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: mounts need root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+                test(directory.path());
+            });
+        });
+    }
+
+    fn tmpfs(path: &Path, flags: MsFlags) {
+        make_directory(path).unwrap();
+        mount(Some("tmpfs"), path, Some("tmpfs"), flags, NONE).unwrap();
+    }
+
+    /// What kernels before 5.12 get.
+    #[test]
+    fn a_remount_makes_a_bind_read_only_and_keeps_its_other_flags() {
+        in_a_namespace(|directory| {
+            let (source, target) = (directory.join("a b"), directory.join("target"));
+            tmpfs(&source, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME);
+            make_directory(&target).unwrap();
+            bind(&source, &target).unwrap();
+            remount_read_only(&target).unwrap();
+            let mounts = Mounts::read().unwrap();
+            assert_eq!(mounts.top(&target).unwrap().options, "ro,nosuid,nodev,noatime");
+            assert!(!mounts.top(&source).unwrap().read_only());
+            unmount_all(&target).unwrap();
+            unmount_all(&source).unwrap();
+        });
+    }
+
+    #[test]
+    fn what_was_unmounted_is_told_and_mount_points_are_only_removed_when_empty() {
+        in_a_namespace(|directory| {
+            let path = directory.join("mount");
+            tmpfs(&path, MsFlags::empty());
+            tmpfs(&path, MsFlags::empty());
+            assert_eq!(unmount_all(&path).unwrap().len(), 2);
+            assert!(unmount_all(&path).unwrap().is_empty());
+            fs::write(path.join("file"), "data").unwrap();
+            assert!(matches!(remove_mount_point(&path), Err(PathError::NotEmpty(_))));
+            assert!(matches!(remove_mount_point(&path.join("file")), Err(PathError::NotEmpty(_))));
+            assert!(matches!(make_directory(&path.join("file")), Err(PathError::Occupied { .. })));
+            assert!(matches!(make_file(&path), Err(PathError::Occupied { .. })));
+            fs::remove_file(path.join("file")).unwrap();
+            for _ in 0..2 {
+                remove_mount_point(&path).unwrap();
+            }
+        });
     }
 }

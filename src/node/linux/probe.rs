@@ -206,7 +206,8 @@ fn ext(head: &[u8]) -> Option<FoundFs> {
 }
 
 fn xfs(head: &[u8]) -> Option<FoundFs> {
-    at(head, 0, b"XFSB").then(|| FoundFs {
+    // A byte says that mkfs has not come to its end.
+    (at(head, 0, b"XFSB") && at(head, 126, &[0])).then(|| FoundFs {
         kind: FsKind::Xfs,
         uuid: uuid(head, 32),
         size: u64::from(be32(head, 4)).saturating_mul(be64(head, 8)),
@@ -283,8 +284,10 @@ fn tail_container(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
 
 /// Other file systems, for the error text.
 fn other_fs(head: &[u8]) -> Option<&'static str> {
-    const TABLE: [(usize, &[u8], &str); 14] = [
+    const TABLE: [(usize, &[u8], &str); 16] = [
         (BTRFS + 0x40, b"_BHRfS_M", "a btrfs that spans several disks"),
+        (BTRFS + 0x40, b"!BHRfS_M", "a btrfs whose making was cut off"),
+        (0, b"XFSB", "an xfs whose making was cut off"),
         (EXT + 0x38, &[0x53, 0xef], "an ext journal device"),
         (3, b"NTFS    ", "NTFS"),
         (3, b"EXFAT   ", "exFAT"),
@@ -410,6 +413,8 @@ pub(super) mod tests {
         assert_eq!(named(disk().with(4086, b"SWAPSPACE2")), "swap space");
         assert_eq!(named(disk().with(131_072, &0x00ba_b10c_u64.to_le_bytes())), "a member of a ZFS pool");
         assert_eq!(named(disk().with(4096 + 24, &BCACHE)), "a bcache device");
+        assert_eq!(named(disk().with(0, b"XFSB").with(126, &[1])), "an xfs whose making was cut off");
+        assert_eq!(named(disk().with(65536 + 64, b"!BHRfS_M")), "a btrfs whose making was cut off");
         // A file system inside a RAID member shows at the usual place, and must not be used past the RAID.
         assert_eq!(named(ext_disk(0x4, 0x2, 0x3).with(4096, &MD)), "a member of a Linux software RAID");
         assert_eq!(

@@ -1,0 +1,339 @@
+//! What must never happen: a wrong disk mounted, data overwritten, the host's own disk given to a pod.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Disk, GIB, TestHost, Volume, file_systems, on_a_host, run};
+use csi_udisk::node::linux::blank::NotBlank;
+use csi_udisk::node::linux::device::{LocateError, Mismatch, UseError};
+use csi_udisk::node::linux::format::{self, is_installed};
+use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::plan::ContentRefused;
+use csi_udisk::node::{Node, StageError};
+use csi_udisk::volume::{DiskId, FsType, FsUuid, Gib};
+
+const MIB: u64 = 1 << 20;
+
+fn write(disk: &Disk, offset: u64, bytes: &[u8]) {
+    let device = fs::OpenOptions::new().write(true).open(disk.device()).unwrap();
+    device.write_all_at(bytes, offset).unwrap();
+    device.sync_all().unwrap();
+}
+
+/// Stages, which must be refused, and proves that no byte of the disk changed.
+async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
+    let before = disk.bytes();
+    let error = volume.stage(node).await.unwrap_err();
+    assert!(disk.bytes() == before, "the disk was changed although: {error}");
+    assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+    error
+}
+
+fn small(host: &TestHost, fs: FsType) -> (Disk, Volume) {
+    let disk = host.disk("a", 256 * MIB);
+    host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+    (disk, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(0)))
+}
+
+#[test]
+fn one_byte_anywhere_in_the_regions_keeps_a_disk_from_being_formatted() {
+    for offset in [0, 5000, MIB - 1, 64 * MIB, 128 * MIB + 1, 3 * 8 * MIB + 1030, 256 * MIB - 1] {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, FsType::Ext4);
+            write(&disk, offset, &[1]);
+            let error = refused(&host.node(), &volume, &disk).await;
+            let found = matches!(&error, StageError::NotBlank { reason: NotBlank::Data { offset: o }, .. } if *o == offset);
+            assert!(found, "{offset}: {error}");
+        });
+    }
+}
+
+#[test]
+fn other_content_is_named_and_left_alone() {
+    on_a_host(false, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        run("mkswap", &[disk.device().to_str().unwrap()]);
+        let error = refused(&host.node(), &volume, &disk).await;
+        assert!(error.to_string().contains("swap space"), "{error}");
+    });
+    on_a_host(false, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        write(&disk, 0, b"LUKS\xba\xbe");
+        let error = refused(&host.node(), &volume, &disk).await;
+        assert!(error.to_string().contains("LUKS"), "{error}");
+    });
+}
+
+#[test]
+fn a_file_system_other_than_the_wanted_one_is_named_and_left_alone() {
+    let here = file_systems();
+    for made in here.clone() {
+        let wanted = *here.iter().find(|fs| **fs != made).unwrap();
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, made);
+            let uuid = FsUuid::of_disk(&volume.id).to_string();
+            make(made, &disk, Some(&uuid));
+            let volume = volume.with_fs(wanted);
+            let error = refused(&host.node(), &volume, &disk).await;
+            let StageError::Content { reason: ContentRefused::WrongFs { found, .. }, .. } = &error else {
+                panic!("{error}")
+            };
+            assert!(found.is(made));
+        });
+    }
+}
+
+/// With the tools' own hands, as somebody else would.
+fn make(fs: FsType, disk: &Disk, uuid: Option<&str>) {
+    let device = disk.device().to_str().unwrap();
+    let marked;
+    let mut arguments = vec!["-q"];
+    match (fs, uuid) {
+        (_, None) => {}
+        (FsType::Xfs, Some(uuid)) => {
+            marked = format!("uuid={uuid}");
+            arguments.extend(["-m", &marked]);
+        }
+        (_, Some(uuid)) => arguments.extend(["-U", uuid]),
+    }
+    arguments.push(device);
+    // xfsprogs refuses anything below 300 MiB unless it is told that this is a test.
+    let output = std::process::Command::new(format::mkfs(fs).name)
+        .args(&arguments)
+        .envs([("TEST_DIR", "1"), ("TEST_DEV", "1"), ("QA_CHECK_FS", "1")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_marked_content_of_another_disk_is_refused_and_unmarked_content_is_taken() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            make(fs, &disk, Some(&FsUuid::of_disk(&DiskId::parse("bs-other").unwrap()).to_string()));
+            let error = refused(&host.node(), &volume, &disk).await;
+            assert!(
+                matches!(error, StageError::Content { reason: ContentRefused::OtherDisk { .. }, .. }),
+                "{error}"
+            );
+        });
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            make(fs, &disk, None);
+            volume.stage(&host.node()).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_is_smaller_than_the_cloud_said_is_not_used() {
+    on_a_host(true, |host| async move {
+        let (disk, mut volume) = small(&host, FsType::Ext4);
+        volume.context.size = Some(Gib::new(1));
+        let start = tokio::time::Instant::now();
+        let error = refused(&host.node(), &volume, &disk).await;
+        let small =
+            matches!(error, StageError::Locate(LocateError::Wrong { reason: Mismatch::TooSmall { .. }, .. }));
+        assert!(small, "{error}");
+        assert!(start.elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn two_disks_with_one_serial_are_both_not_used() {
+    on_a_host(true, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        let other = host.disk("b", 256 * MIB);
+        host.plug("vdd", "UCLOUD_DISK_VDC", &other);
+        let error = refused(&host.node(), &volume, &disk).await;
+        assert!(error.to_string().contains("2 devices") && error.to_string().contains("vdd"), "{error}");
+    });
+}
+
+#[test]
+fn a_node_of_another_device_is_not_used() {
+    on_a_host(true, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        let other = host.disk("b", 256 * MIB);
+        let link = host.path("dev/vdb");
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(other.device(), &link).unwrap();
+        let error = refused(&host.node(), &volume, &disk).await;
+        let number =
+            matches!(error, StageError::Locate(LocateError::Wrong { reason: Mismatch::Number { .. }, .. }));
+        assert!(number, "{error}");
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "no device").unwrap();
+        let error = refused(&host.node(), &volume, &disk).await;
+        assert!(error.to_string().contains("is no block device"), "{error}");
+    });
+}
+
+#[test]
+fn the_system_disk_and_attachments_of_others_are_refused() {
+    on_a_host(true, |host| async move {
+        let disk = host.disk("a", 256 * MIB);
+        host.plug("vda", "UCLOUD_DISK_VDA", &disk);
+        let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vda", Gib::new(0));
+        assert!(matches!(refused(&host.node(), &volume, &disk).await, StageError::Slot { .. }));
+        volume.context.device = None;
+        let error = refused(&host.node(), &volume, &disk).await;
+        assert!(error.to_string().contains("publish_context has no \"device\""), "{error}");
+    });
+}
+
+#[test]
+fn a_disk_in_use_on_the_host_is_not_touched() {
+    on_a_host(false, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        make(FsType::Ext4, &disk, None);
+        let elsewhere = host.path("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        run("mount", &[disk.device().to_str().unwrap(), elsewhere.to_str().unwrap()]);
+        let error = volume.stage(&host.node()).await.unwrap_err();
+        assert!(matches!(&error, StageError::Use(UseError::InUse { .. })), "{error}");
+        assert!(error.to_string().contains(elsewhere.to_str().unwrap()), "{error}");
+        assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+    });
+}
+
+#[test]
+fn a_device_that_shows_up_late_is_waited_for_and_one_that_never_does_is_reported() {
+    on_a_host(true, |host| async move {
+        let disk = host.disk("a", 256 * MIB);
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(0));
+        let node = host.node();
+        let start = tokio::time::Instant::now();
+        host.plug("vdd", "UCLOUD_DISK_VDD", &disk);
+        let error = volume.stage(&node).await.unwrap_err();
+        assert!(matches!(&error, StageError::Locate(LocateError::Absent { .. })), "{error}");
+        assert!(error.to_string().contains("this host has UCLOUD_DISK_VDD"), "{error}");
+        assert!((60..62).contains(&start.elapsed().as_secs()));
+        host.unplug("vdd");
+
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        };
+        let (staged, ()) = tokio::join!(volume.stage(&node), late);
+        staged.unwrap();
+    });
+}
+
+#[test]
+fn publish_never_binds_an_empty_directory_of_the_host() {
+    if !is_installed(FsType::Ext4) {
+        return;
+    }
+    on_a_host(true, |host| async move {
+        let (_disk, volume) = small(&host, FsType::Ext4);
+        let node = host.node();
+        volume.publish(&node, false).await.unwrap();
+        fs::write(volume.target.join("file"), "content").unwrap();
+        volume.unpublish(&node).await.unwrap();
+        // The staging mount is lost, and kubelet does not know.
+        run("umount", &[volume.staging.to_str().unwrap()]);
+        volume.publish(&node, false).await.unwrap();
+        assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        // Nor when the disk is gone as well.
+        host.unplug("vdb");
+        volume.publish(&node, false).await.unwrap_err();
+        assert!(Mounts::read().unwrap().top(&volume.target).is_none());
+    });
+}
+
+#[test]
+fn a_read_only_volume_is_never_written_not_even_its_journal() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            let reader = volume.clone().reader();
+            let node = host.node();
+            // Not formatted either.
+            let error = refused(&node, &reader, &disk).await;
+            assert!(
+                matches!(error, StageError::Content { reason: ContentRefused::NothingToRead, .. }),
+                "{error}"
+            );
+
+            // A disk as a crash leaves it: with a journal to replay.
+            make(fs, &disk, None);
+            volume.stage(&node).await.unwrap();
+            fs::write(volume.staging.join("file"), "content").unwrap();
+            volume.unstage(&node).await.unwrap();
+            volume.stage(&node).await.unwrap();
+            fs::write(volume.staging.join("more"), "content").unwrap();
+            fs::File::open(volume.staging.join("more")).unwrap().sync_all().unwrap();
+            let crashed = host.path("images/crashed");
+            fs::write(&crashed, disk.bytes()).unwrap();
+            volume.unstage(&node).await.unwrap();
+            host.unplug("vdb");
+
+            let disk = host.disk_of(&crashed);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let before = disk.bytes();
+            reader.publish(&node, false).await.unwrap();
+            assert_eq!(fs::read_to_string(reader.target.join("file")).unwrap(), "content");
+            assert!(fs::write(reader.target.join("file"), "x").is_err());
+            reader.unpublish(&node).await.unwrap();
+            reader.unstage(&node).await.unwrap();
+            assert!(disk.bytes() == before, "{fs}: a read-only mount wrote");
+
+            // For writing it is repaired, and all is there.
+            volume.stage(&node).await.unwrap();
+            assert_eq!(fs::read_to_string(volume.staging.join("more")).unwrap(), "content");
+        });
+    }
+}
+
+#[test]
+fn errors_that_need_a_person_refuse_the_mount_with_the_checker_s_words() {
+    on_a_host(false, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        make(FsType::Ext4, &disk, None);
+        // Two files that share their blocks: not for preening.
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        for name in ["one", "two"] {
+            fs::write(volume.staging.join(name), vec![1u8; 100_000]).unwrap();
+        }
+        volume.unstage(&node).await.unwrap();
+        let device = disk.device().to_str().unwrap();
+        run("debugfs", &["-w", "-R", "sif /two block[0] 0", device]);
+        run("debugfs", &["-w", "-R", "clri /one", device]);
+        run("debugfs", &["-w", "-R", "ssv state 2", device]);
+        let error = volume.stage(&node).await.unwrap_err();
+        let StageError::Check(error) = error else { panic!("{error}") };
+        assert!(error.to_string().contains("UNEXPECTED INCONSISTENCY"), "{error}");
+        assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+    });
+}
+
+#[test]
+fn odd_paths_are_refused() {
+    on_a_host(false, |host| async move {
+        let (_disk, mut volume) = small(&host, FsType::Ext4);
+        let node = host.node();
+        let target = volume.target.clone();
+        std::os::unix::fs::symlink("/etc", &target).unwrap();
+        assert!(volume.publish(&node, false).await.unwrap_err().to_string().contains("a symbolic link"));
+        assert!(volume.unpublish(&node).await.unwrap_err().to_string().contains("a symbolic link"));
+        assert!(Path::new("/etc/hostname").exists());
+        fs::remove_file(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("left"), "by a pod that ran without its volume").unwrap();
+        let error = volume.unpublish(&node).await.unwrap_err().to_string();
+        assert!(error.contains(target.to_str().unwrap()) && error.contains("not empty"), "{error}");
+        assert!(target.join("left").exists());
+        volume.staging = host.path("kubelet/../kubelet");
+        assert!(volume.stage(&node).await.unwrap_err().to_string().contains("upwards"));
+    });
+}
