@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Disk, GIB, TestHost, Volume, file_systems, on_a_host, run};
+use common::{Disk, TestHost, Volume, file_systems, on_a_host, run};
 use csi_udisk::node::linux::blank::NotBlank;
 use csi_udisk::node::linux::device::{LocateError, Mismatch, UseError};
 use csi_udisk::node::linux::format::{self, is_installed};
