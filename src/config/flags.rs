@@ -115,7 +115,8 @@ flags! { DRIVER:
         "The cloud's API. The default is reachable from inside a VPC only and has no TLS; \
          https://api.ucloud.cn is the public one.";
     API_TIMEOUT = "api-timeout", Kind::Value("TIME"), Cloud, ["UCLOUD_TIMEOUT_SECOND"], Some("30s"),
-        "How long one API request may take, 1s to 120s. A number without unit means seconds.";
+        "How long one API request that reads may take, 1s to 120s; a number without unit means seconds. \
+         Changes have at least the 60s after which the cloud itself gives up.";
     METADATA_ENDPOINT = "metadata-endpoint", Kind::Value("URL"), Cloud, ["CSI_UDISK_METADATA_ENDPOINT"],
         Some("http://100.80.80.80"),
         "The metadata service of this host: zone, region, host id, temporary keys.";

@@ -156,16 +156,15 @@ pub enum Credentials {
 pub struct SandboxArgs {
     pub serve: bool,
     pub cloud_only: bool,
-    pub dir: Option<PathBuf>,
     pub latency: Latency,
+    pub dir: Option<PathBuf>,
 }
 
-/// How long the simulated cloud takes for a change.
+/// How long the simulated cloud takes for what it does.
 #[cfg(feature = "sandbox")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Latency {
     None,
-    /// About a second, so that a person sees the waiting and does not tire of it.
     Short,
     Realistic,
 }
@@ -200,13 +199,13 @@ fn sandbox(args: impl Iterator<Item = OsString>) -> Result<Command, Faults> {
     let nothing = |_: &str| None;
     let mut reader = Reader { arguments, variables: &nothing };
     let serve = reader.read(&flags::SERVE, value::switch);
-    let dir = reader.read(&flags::DIR, |text| Ok(PathBuf::from(text)));
-    let latency = reader.read(&flags::LATENCY, value::latency);
     let cloud_only = reader.read(&flags::CLOUD_ONLY, value::switch);
-    if let (Some(false), Some(true)) = (serve, cloud_only) {
-        reader.fault::<()>("--cloud-only: goes with --serve; the tour needs its drivers".to_owned());
+    let latency = reader.read(&flags::LATENCY, value::latency);
+    let dir = reader.read(&flags::DIR, |text| Ok(PathBuf::from(text)));
+    let args = (|| Some(SandboxArgs { serve: serve?, cloud_only: cloud_only?, latency: latency?, dir }))();
+    if let Some(SandboxArgs { serve: false, cloud_only: true, .. }) = args {
+        reader.arguments.faults.push(Fault::of(&flags::CLOUD_ONLY, "needs --serve"));
     }
-    let args = (|| Some(SandboxArgs { serve: serve?, cloud_only: cloud_only?, dir, latency: latency? }))();
     reader.finish(args.map(Command::Sandbox))
 }
 

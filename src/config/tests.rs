@@ -329,19 +329,20 @@ fn version_is_the_crates() {
 #[cfg(feature = "sandbox")]
 #[test]
 fn sandbox_has_arguments_of_its_own() {
-    let parsed = |line: &str| match run(line, "") {
+    let args = |line: &str| match run(line, "") {
         Ok(Command::Sandbox(args)) => args,
-        other => panic!("{line}: {other:?}"),
+        other => panic!("{other:?}"),
     };
-    let tour = SandboxArgs { serve: false, cloud_only: false, dir: None, latency: Latency::Short };
-    assert_eq!(parsed("sandbox"), tour);
-    let served = SandboxArgs { serve: true, dir: Some("/tmp/x".into()), ..tour };
-    assert_eq!(parsed("sandbox --serve --dir /tmp/x"), served);
-    let bare = SandboxArgs { cloud_only: true, latency: Latency::None, ..served };
-    assert_eq!(parsed("sandbox --serve --cloud-only --latency none --dir=/tmp/x"), bare);
-    assert!(faults("sandbox --mode=node", "")[0].contains("--mode"));
-    assert!(faults("sandbox --cloud-only", "")[0].contains("--serve"));
+    let plain = SandboxArgs { serve: false, cloud_only: false, latency: Latency::Short, dir: None };
+    assert_eq!(args("sandbox"), plain);
+    assert_eq!(
+        args("sandbox --serve --cloud-only --latency none --dir /tmp/x"),
+        SandboxArgs { serve: true, cloud_only: true, latency: Latency::None, dir: Some("/tmp/x".into()) }
+    );
+    assert_eq!(args("sandbox --latency=realistic").latency, Latency::Realistic);
+    assert_eq!(faults("sandbox --cloud-only", ""), ["--cloud-only: needs --serve"]);
     assert!(faults("sandbox --latency=slow", "")[0].contains("none, short, realistic"));
+    assert!(faults("sandbox --mode=node", "")[0].contains("--mode"));
     let Ok(Command::Print(help)) = run("sandbox --help", "") else { panic!("no help") };
     assert!(help.contains("--serve") && help.contains("--dir DIR"));
 }
