@@ -8,6 +8,7 @@ pub mod info;
 pub mod linux;
 pub mod paths;
 pub mod plan;
+pub mod propagation;
 pub mod publish;
 pub mod stage;
 mod stage_fs;

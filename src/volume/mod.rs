@@ -7,6 +7,7 @@ pub mod disk_type;
 pub mod fs_uuid;
 pub mod id;
 pub mod list_token;
+pub mod machine;
 pub mod name;
 pub mod node_ref;
 pub mod parameters;
