@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use csi_udisk::csi::proto::v1::ProbeRequest;
+use csi_udisk::csi::proto::v1::identity_client::IdentityClient;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Endpoint;
 
 /// Enough for a machine under load; a run takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -136,4 +139,47 @@ async fn a_killed_driver_is_replaced_and_a_living_one_is_not() {
     signal(&third, nix::sys::signal::Signal::SIGTERM);
     let status = timeout(PATIENCE, third.wait()).await.expect("it ends").expect("it ran");
     assert_eq!(status.code(), Some(0));
+}
+
+/// Out of file descriptors, connections wait instead of making the driver spin or die.
+#[tokio::test]
+async fn too_many_connections_are_survived() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("csi.sock");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 24 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_csi-udisk")]);
+    let child = command
+        .args(["--mode=node", "--endpoint"])
+        .arg(&socket)
+        .env("CSI_UDISK_METADATA_ENDPOINT", "http://127.0.0.1:1")
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    wait_for(&socket).await;
+    let mut crowd = Vec::new();
+    for _ in 0..60 {
+        crowd.push(UnixStream::connect(&socket).await.expect("a place in the queue"));
+    }
+    // The last in the queue is not served before others leave.
+    let address = format!("unix://{}", socket.display());
+    let endpoint = Endpoint::from_shared(address).expect("an address");
+    let late = tokio::spawn(async move {
+        let mut client = IdentityClient::new(endpoint.connect().await?);
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(client.probe(ProbeRequest {}).await?.into_inner())
+    });
+    sleep(Duration::from_millis(200)).await;
+    assert!(!late.is_finished());
+    drop(crowd);
+    let answer =
+        timeout(PATIENCE, late).await.expect("it is answered").expect("no panic").expect("an answer");
+    assert!(answer.ready.is_some());
+
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").expect("it ran");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.matches("a connection cannot be accepted").count(), 1, "{text}");
+    assert_eq!(text.matches("connections are accepted again").count(), 1, "{text}");
 }
