@@ -100,19 +100,22 @@ impl SimCloud {
         outcome
     }
 
-    fn authenticate(&self, _state: &State, params: &Params) -> Result<(), Problem> {
+    fn authenticate(&self, state: &State, params: &Params) -> Result<(), Problem> {
         let signature = params.get("Signature").ok_or_else(|| Problem::new(170, "Missing signature"))?;
         let public = params.get("PublicKey").unwrap_or_default();
-        if params.get("SecurityToken").is_some() {
-            return Err(Problem::new(174, "STS token not exist"));
-        }
-        let private = self
-            .inner
-            .keys
-            .iter()
-            .find(|key| key.public == public)
-            .map(|key| key.private.as_str())
-            .ok_or_else(|| Problem::new(172, "User not exist"))?;
+        let private = match params.get("SecurityToken") {
+            Some(token) => state
+                .sessions
+                .private_key(public, token, state.world.now())
+                .ok_or_else(|| Problem::new(174, "STS token not exist"))?,
+            None => self
+                .inner
+                .keys
+                .iter()
+                .find(|key| key.public == public)
+                .map(|key| key.private.as_str())
+                .ok_or_else(|| Problem::new(172, "User not exist"))?,
+        };
         if signature != sign(&params.signed, private) {
             return Err(Problem::new(171, "Signature VerifyAC Error"));
         }

@@ -11,12 +11,15 @@
 pub mod api;
 mod call;
 mod config;
+mod control;
 mod faults;
 mod http;
 mod labour;
+mod metadata;
 pub mod model;
 mod request;
 mod signature;
+mod sts;
 mod throttle;
 
 use std::collections::BTreeMap;
@@ -29,11 +32,13 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{DeviceNameStyle, Key, NameFilter, Quirks, Role, SANDBOX_MAX_DISKS, SimConfig};
 pub use faults::{Effect, Rule};
+pub use metadata::MetadataMode;
 pub use model::{Disk, Event, Happening, HostSpec, HostState, Record, Refusal, Status};
 pub use request::{Answer, Drip, Request, Response};
 
 use faults::FaultBook;
 use model::{Host, NewDisk, Rules, World};
+use sts::Sessions;
 use throttle::Throttle;
 
 use super::hosts::{BackendError, HostBackend};
@@ -65,6 +70,8 @@ struct State {
     quirks: Quirks,
     faults: FaultBook,
     throttle: Throttle,
+    sessions: Sessions,
+    metadata: MetadataMode,
     counts: BTreeMap<String, u64>,
     /// When somebody will next look after what is due.
     wake: Option<Duration>,
@@ -108,6 +115,8 @@ impl SimCloud {
             quirks: config.quirks,
             faults: FaultBook::new(config.seed),
             throttle: Throttle::default(),
+            sessions: Sessions::new(config.roles, config.seed),
+            metadata: MetadataMode::default(),
             counts: BTreeMap::new(),
             wake: None,
         };
@@ -138,6 +147,8 @@ impl SimCloud {
     async fn route(&self, request: Request) -> Answer {
         match request.path.as_str() {
             "/" | "" => self.call(&request).await,
+            path if path.starts_with("/_metadata/") => self.metadata(&request).await,
+            path if path.starts_with("/_sandbox/") => Answer::Response(self.control(&request).await),
             _ => Answer::Response(Response::new(404, "text/plain", "not found")),
         }
     }
@@ -264,6 +275,15 @@ impl SimCloud {
     /// Changes rules (latencies, lags, limits, zones…) from now on.
     pub fn change_rules(&self, change: impl FnOnce(&mut Rules)) {
         change(self.state().world.rules_mut());
+    }
+
+    pub fn set_metadata(&self, mode: MetadataMode) {
+        self.state().metadata = mode;
+    }
+
+    /// Makes all credentials of hosts' roles worthless at once.
+    pub fn revoke_sessions(&self) {
+        self.state().sessions.revoke();
     }
 
     pub fn change_quirks(&self, change: impl FnOnce(&mut Quirks)) {

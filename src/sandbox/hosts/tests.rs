@@ -124,7 +124,7 @@ async fn the_cloud_moves_devices_as_it_moves_disks() {
     use crate::sandbox::cloud::{Event, SimCloud, SimConfig};
     let dir = tempfile::tempdir().unwrap();
     let hosts = Arc::new(LoopHosts::open(&dir.path().join("cloud"), LoopOptions::default()).unwrap());
-    let cloud = SimCloud::with_hosts(SimConfig::default(), hosts.clone()).await.unwrap();
+    let cloud = SimCloud::with_hosts(SimConfig::default(), Arc::<LoopHosts>::clone(&hosts)).await.unwrap();
     let shown = |host: &str| find(&hosts.root_of(host), "UCLOUD_DISK_VDB").is_some();
     let disk = cloud.create_disk("x", Gib::new(1)).await.unwrap();
     for host in ["uhost-a", "uhost-b"] {

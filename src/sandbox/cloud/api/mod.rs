@@ -66,6 +66,11 @@ pub const ACTIONS: &[ActionSpec] = &[
     regions::LIST_ZONES,
 ];
 
+/// A disk type's name in the hosts' API and metadata.
+pub(crate) fn disk_type_of_hosts(kind: crate::volume::DiskType) -> &'static str {
+    names::of(kind).cloud
+}
+
 /// What stays the same for all calls to one account.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Account<'a> {
