@@ -37,4 +37,5 @@ pub mod run;
 pub mod sandbox;
 pub mod shutdown;
 pub mod telemetry;
+pub mod ucloud;
 pub mod volume;
