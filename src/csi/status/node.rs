@@ -177,3 +177,60 @@ fn unmount(error: &UnmountError) -> Code {
         UnmountError::Host(_) => Code::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::node::linux::HostError;
+    use crate::node::linux::exec::Tool;
+    use crate::node::linux::probe::FsKind;
+
+    fn volume() -> DiskId {
+        DiskId::parse("bs-1").unwrap()
+    }
+
+    fn host_error() -> HostError {
+        HostError::new("cannot bind", io::Error::from_raw_os_error(5))
+    }
+
+    /// Kubelet asks to unstage only after codes that are not final.
+    #[test]
+    fn what_may_have_left_a_mount_is_not_final() {
+        for error in [
+            StageError::GrowMounted(GrowError::ReadOnly("/x".into())),
+            StageError::MountedOther(PathBuf::from("/x")),
+            StageError::Unmount(UnmountError::Busy(PathBuf::from("/x"))),
+        ] {
+            assert_eq!(error.status(&volume()).code(), tonic::Code::Aborted, "{error}");
+        }
+        assert_eq!(PublishError::Mount(host_error()).code(), Code::Aborted);
+        assert_eq!(UnstageError::Host(host_error()).code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn what_a_person_must_change_is_final_and_named() {
+        let tool = Tool { name: "mkfs.xfs", package: "xfsprogs" };
+        let error = StageError::Format(FormatError::Tool(ToolError::Missing(tool)));
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert!(error.status(&volume()).message().contains("volume bs-1: mkfs.xfs is not installed"));
+        let error = ExpandError::Grow(GrowError::NoCapability(FsKind::Ext4));
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert!(error.to_string().contains("CAP_SYS_RESOURCE"));
+    }
+
+    #[test]
+    fn a_hung_file_system_is_unavailable_with_its_time() {
+        let reason = NoAnswer::StillRunning {
+            what: "NodeGetVolumeStats of bs-1".into(),
+            age: Duration::from_secs(70),
+            phase: String::new(),
+        };
+        let status = unanswered_stats(&volume(), &reason);
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert!(status.message().contains("has not answered for 70 s"), "{status}");
+    }
+}

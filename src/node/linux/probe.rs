@@ -296,11 +296,11 @@ fn other_fs(head: &[u8]) -> Option<&'static str> {
         (0, b"hsqs", "squashfs"),
         (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "erofs"),
         (1024, &[0x10, 0x20, 0xf5, 0xf2], "f2fs"),
-        (1024, &[0xce, 0xca], "jfs or nilfs"),
+        (1030, &[0x34, 0x34], "nilfs2"),
         (65536 + 52, b"ReIsEr", "reiserfs"),
         (32769, b"CD001", "an ISO 9660 image"),
         (32768, b"JFS1", "jfs"),
-        (4096, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca], "bcachefs"),
+        (4120, &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9], "bcachefs"),
     ];
     TABLE.iter().find(|(offset, magic, _)| at(head, *offset, magic)).map(|(_, _, name)| *name)
 }

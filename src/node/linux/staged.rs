@@ -92,6 +92,8 @@ impl Host {
         match backing {
             Backing::Fs(number) | Backing::Block(number) => Ok(match self.sysfs.by_number(number)? {
                 Some(device) => PathState::Live { mount, backing, device },
+                // Part of a disk of the host's own.
+                None if self.sysfs.has_partition(number)? => PathState::Foreign(mount),
                 None => PathState::Dead(mount),
             }),
             Backing::Lost => Ok(PathState::Dead(mount)),

@@ -95,6 +95,20 @@ impl Sysfs {
         Ok(None)
     }
 
+    /// Whether a partition that is there has this number.
+    pub fn has_partition(&self, number: DeviceNumber) -> Result<bool, HostError> {
+        let text = number.to_string();
+        for name in self.names()? {
+            for entry in read_dir_if_there(&self.0.join(&name))? {
+                let is_partition = entry.join("partition").exists();
+                if is_partition && read_attribute(&entry.join("dev"))?.as_deref() == Some(text.as_str()) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Partitions of a device, and device-mapper or RAID devices built on it.
     pub fn users(&self, name: &str) -> Result<Vec<String>, HostError> {
         let directory = self.0.join(name);
@@ -280,11 +294,13 @@ mod tests {
     fn partitions_and_holders_are_users() {
         let root = tempfile::tempdir().unwrap();
         device(root.path(), "vdb", &[("dev", "253:16"), ("size", "2")]);
-        device(root.path(), "vdb/vdb1", &[("partition", "1")]);
+        device(root.path(), "vdb/vdb1", &[("partition", "1"), ("dev", "253:17")]);
         device(root.path(), "vdb/holders/dm-0", &[]);
         let sysfs = Sysfs::new(root.path());
         assert_eq!(sysfs.users("vdb").unwrap(), ["dm-0", "partition vdb1"]);
         assert!(sysfs.users("vdc").unwrap().is_empty());
+        assert!(sysfs.has_partition(DeviceNumber { major: 253, minor: 17 }).unwrap());
+        assert!(!sysfs.has_partition(DeviceNumber { major: 253, minor: 16 }).unwrap());
     }
 
     /// A FIFO without a writer stands for a disk that does not answer.
