@@ -132,6 +132,7 @@ pub struct Cloud {
     pub multi_attach: MultiAttach,
     pub cross_pod_attach: bool,
     pub create_settle: Duration,
+    pub read_lag: Duration,
 }
 
 /// Where the API's keys come from. A node never has any.
@@ -326,6 +327,8 @@ impl Reader<'_> {
         let multi_attach = self.read(&flags::MULTI_ATTACH, value::multi_attach);
         let cross_pod_attach = self.read(&flags::CROSS_POD_ATTACH, value::switch);
         let create_settle = self.read(&flags::CREATE_SETTLE, settle_time);
+        let read_lag = self
+            .read(&flags::READ_LAG, |text| value::duration(text, Duration::ZERO, Duration::from_secs(300)));
         Some(Cloud {
             api_endpoint: api_endpoint?,
             api_timeout: api_timeout?,
@@ -335,6 +338,7 @@ impl Reader<'_> {
             multi_attach: multi_attach?,
             cross_pod_attach: cross_pod_attach?,
             create_settle: create_settle?,
+            read_lag: read_lag?,
         })
     }
 

@@ -44,6 +44,7 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(config.cloud.api_endpoint.as_str(), "http://api.service.ucloud.cn/");
     assert_eq!(config.cloud.api_timeout, Duration::from_secs(30));
     assert_eq!(config.cloud.create_settle, Duration::from_secs(60));
+    assert_eq!(config.cloud.read_lag, Duration::from_secs(10));
     assert_eq!(config.cloud.multi_attach, MultiAttach::No);
     assert!(!config.cloud.cross_pod_attach);
     assert!(matches!(
@@ -238,6 +239,7 @@ fn faults_name_the_flag_its_variables_and_what_is_allowed() {
         ("", "UCLOUD_TIMEOUT_SECOND=0", &["--api-timeout", "in UCLOUD_TIMEOUT_SECOND", "1s to 120s"]),
         ("--create-settle soon", "", &["--create-settle", "not a duration", "1m30s"]),
         ("--create-settle 2h", "", &["out of range", "0s to 3600s"]),
+        ("--read-lag 301s", "", &["--read-lag", "out of range", "0s to 300s"]),
         ("--create-settle 99999999999999999999h", "", &["not a duration"]),
         ("", "UCLOUD_ZONE_ID=a/b", &["--zone (UCLOUD_ZONE_ID, UCLOUD_ZONE)", "cn-bj2-05"]),
         ("--region a,b", "", &["--region", "letters"]),

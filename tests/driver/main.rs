@@ -1,6 +1,8 @@
 //! The real binary, judged from outside: a simulated cloud, a controller and two nodes in processes of their
 //! own, driven over their sockets as kubelet and the sidecars would.
 
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
 mod calls;
 mod csi;
 mod life;
