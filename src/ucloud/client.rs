@@ -285,3 +285,6 @@ impl<T: Transport> Client<T> {
         self.observer.attempt(&attempt);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,7 +206,6 @@ impl<T: Transport> CredentialSource<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
     use std::path::Path;
     use std::time::Duration;
 
@@ -233,12 +232,12 @@ mod tests {
         // As kubelet lays it out: versions beside each other, and a link that is swapped.
         write(&dir.path().join("v1"), &[("UCLOUD_ACCESS_PUBKEY", "p1\n"), ("UCLOUD_ACCESS_PRIKEY", " s1 ")]);
         write(&dir.path().join("v2"), &[("UCLOUD_ACCESS_PUBKEY", "p2"), ("UCLOUD_ACCESS_PRIKEY", "s2")]);
-        symlink("v1", dir.path().join("..data")).unwrap();
+        tokio::fs::symlink("v1", dir.path().join("..data")).await.unwrap();
         let source = CredentialSource::directory(dir.path().to_owned());
         assert_eq!(read(&source).await.unwrap(), ("p1".into(), "s1".into()));
 
         std::fs::remove_file(dir.path().join("..data")).unwrap();
-        symlink("v2", dir.path().join("..data")).unwrap();
+        tokio::fs::symlink("v2", dir.path().join("..data")).await.unwrap();
         assert_eq!(read(&source).await.unwrap(), ("p2".into(), "s2".into()));
 
         std::fs::remove_file(dir.path().join("v2/UCLOUD_ACCESS_PRIKEY")).unwrap();

@@ -161,7 +161,7 @@ impl<T: Transport> Sts<T> {
     }
 
     async fn fetch_version(&self, second: bool, deadline: Deadline) -> Result<Cached, MetadataError> {
-        let (what, path, parse): (_, _, fn(&Map<String, Value>) -> Result<_, String>) = if second {
+        let (what, path, parse): (_, _, Parse) = if second {
             let path = ["meta-data", "v2", "iam", "security-credentials", self.roles.v2.as_str()];
             ("temporary keys (v2)", path, parse_v2)
         } else {
@@ -208,6 +208,7 @@ impl Life {
 }
 
 type Parsed = (Credentials, SystemTime);
+type Parse = fn(&Map<String, Value>) -> Result<Parsed, String>;
 
 fn parse_v1(data: &Map<String, Value>) -> Result<Parsed, String> {
     parse(data, "PublicKey", "PrivateKey")

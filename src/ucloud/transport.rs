@@ -136,15 +136,22 @@ impl ReqwestTransport {
             .referer(false)
             // Proxies come from the environment, which only the configuration reads.
             .no_proxy();
-        let builder = if endpoint.scheme() == "https" {
-            if rustls::crypto::CryptoProvider::get_default().is_none() {
-                return Err(BuildError::NoTlsProvider);
-            }
+        let provider = rustls::crypto::CryptoProvider::get_default().is_some();
+        let builder = if wants_tls(endpoint, provider)? {
             builder.tls_backend_rustls()
         } else {
             builder.tls_backend_preconfigured(trust_nobody().map_err(BuildError::Tls)?).https_only(false)
         };
         builder.build().map(Self).map_err(|error| BuildError::Client(error.without_url()))
+    }
+}
+
+/// Whether the endpoint speaks TLS. Without a provider the HTTP client would panic, so that is an error here.
+fn wants_tls(endpoint: &Url, provider: bool) -> Result<bool, BuildError> {
+    match (endpoint.scheme(), provider) {
+        ("https", true) => Ok(true),
+        ("https", false) => Err(BuildError::NoTlsProvider),
+        _ => Ok(false),
     }
 }
 
@@ -208,3 +215,6 @@ fn describe(error: reqwest::Error) -> TransportError {
     }
     TransportError { kind, message }
 }
+
+#[cfg(test)]
+mod tests;
