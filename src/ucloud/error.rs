@@ -68,7 +68,9 @@ impl Failure {
 
     /// The API said yes, in words that we do not understand.
     pub(crate) fn undecodable(facts: Facts, error: &DecodeError) -> Self {
-        Self::new(facts, Cause::NoAnswer, Outcome::Unknown, Retry::Never, error.to_string(), None)
+        // The action stands in the error already.
+        let message = format!("RetCode 0, but {}", error.problem);
+        Self::new(facts, Cause::NoAnswer, Outcome::Unknown, Retry::Never, message, None)
     }
 
     /// No answer came.
