@@ -195,3 +195,50 @@ impl AsyncWrite for CuttableStream {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::sandbox::cloud::{Effect, Rule, SimConfig};
+
+    async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn answers_travel_and_connections_break() {
+        let cloud = SimCloud::new(SimConfig::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn({
+            let (cloud, stop) = (cloud.clone(), stop.clone());
+            async move { cloud.serve(listener, stop).await }
+        });
+        let answer = get(address, "/?Action=DescribeUDisk").await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"RetCode\":170"), "{answer}");
+        assert!(answer.contains("x-ucloud-request-uuid: "), "{answer}");
+
+        cloud.add_fault(Rule::once("DescribeUDisk", Effect::RequestLost));
+        let broken = get(address, "/?Action=DescribeUDisk").await.unwrap_err();
+        assert_eq!(broken.kind(), io::ErrorKind::ConnectionReset);
+
+        let slow = Effect::SlowBody { pieces: 3, pause: Duration::from_millis(20) };
+        cloud.add_fault(Rule::once("DescribeUDisk", slow));
+        let start = tokio::time::Instant::now();
+        let answer = get(address, "/?Action=DescribeUDisk").await.unwrap();
+        assert!(answer.contains("chunked") && start.elapsed() >= Duration::from_millis(60));
+
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::sandbox::cloud::model::{HostSpec, Lags, Latencies, Span, ZoneSpec};
+use crate::sandbox::cloud::model::{HostSpec, Lags, Latencies, Limits, Span, ZoneSpec};
 use crate::sandbox::cloud::signature::sign;
-use crate::sandbox::cloud::{Request, SimCloud, SimConfig};
+use crate::sandbox::cloud::{Effect, Quirks, Request, Rule, SimCloud, SimConfig};
 
 const ZONE: &str = "cn-sh2-02";
 
@@ -240,4 +240,143 @@ async fn rssd_disks_stay_in_their_cluster_unless_told_otherwise() {
     assert_eq!((&answer["TotalCount"], &answer["PHostSet"][0]["RdmaClusterId"]), (&json!(1), &json!("r1")));
     let answer = call(&cloud, "DescribeUHostInstance", &[("UDiskIdForAttachment", &sata)]).await;
     assert_eq!(answer["TotalCount"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_and_clones_live_their_lives() {
+    let second = Span::millis(1000, 1000);
+    let latencies = Latencies { snapshot: second, clone: second, restore: second, ..Latencies::none() };
+    let cloud = SimCloud::new(SimConfig { latencies, ..SimConfig::default() });
+    let disk = create(&cloud, "x").await;
+    let of = [("UDiskId", disk.as_str()), ("Name", "s")];
+    assert_eq!(code(&call(&cloud, "CreateUDiskSnapshot", &of).await), 17010);
+    let opened =
+        call(&cloud, "CreateSnapshotService", &[("VDiskId", &disk), ("ChargeType", "Dynamic")]).await;
+    assert_eq!(opened["Status"], "Available");
+    let with_comment = [of[0], of[1], ("Comment", "c")];
+    assert_eq!(code(&call(&cloud, "CreateUDiskSnapshot", &with_comment).await), 230);
+    let mut snapshots = Vec::new();
+    for _ in 0..3 {
+        let answer = call(&cloud, "CreateUDiskSnapshot", &of).await;
+        snapshots.push(answer["SnapshotId"][0].as_str().unwrap().to_owned());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(code(&call(&cloud, "CreateUDiskSnapshot", &of).await), 17011);
+    let snapshot = ("SnapshotId", snapshots[0].as_str());
+    let found = call(&cloud, "DescribeUDiskSnapshot", &[snapshot]).await;
+    let found = &found["DataSet"][0];
+    assert_eq!(
+        (&found["Status"], &found["Size"], &found["DiskType"]),
+        (&json!("Normal"), &json!(10), &json!(0))
+    );
+
+    assert_eq!(code(&call(&cloud, "RestoreUDisk", &[("UDiskId", &disk), snapshot]).await), 0);
+    assert_eq!(status(&cloud, &disk).await, "Restoring");
+    assert_eq!(code(&call(&cloud, "RestoreUDisk", &[("UDiskId", &disk), snapshot]).await), 17098);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    for (action, source) in [("CloneUDisk", disk.as_str()), ("CloneUDiskSnapshot", snapshot.1)] {
+        let params = [("SourceId", source), ("Name", "clone"), ("Size", "5")];
+        let answer = call(&cloud, action, &params).await;
+        let clone = answer["UDiskId"][0].as_str().unwrap();
+        assert_eq!(status(&cloud, clone).await, "Cloning");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(status(&cloud, clone).await, "Available");
+        assert_eq!(cloud.disk(clone).unwrap().size.get(), 10);
+    }
+    call(&cloud, "AttachUDisk", &[("UDiskId", &disk), ("HostId", "uhost-a")]).await;
+    assert_eq!(code(&call(&cloud, "CloneUDisk", &[("SourceId", &disk), ("Name", "c")]).await), 17026);
+    assert_eq!(code(&call(&cloud, "RestoreUDisk", &[("UDiskId", &disk), snapshot]).await), 17096);
+    assert_eq!(code(&call(&cloud, "DeleteUDiskSnapshot", &[("UDiskId", &disk)]).await), 0);
+    assert_eq!(call(&cloud, "DescribeUDiskSnapshot", &[]).await["TotalCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_strike_as_told() {
+    let cloud = SimCloud::new(SimConfig::default());
+    let new = [("Size", "10"), ("Name", "x")];
+    let form = |action: &str| {
+        let mut all: BTreeMap<String, Value> =
+            [("Action", action), ("PublicKey", "sandbox-public-key"), ("Region", "cn-sh2"), ("Zone", ZONE)]
+                .into_iter()
+                .chain(new)
+                .map(|(key, value)| (key.to_owned(), json!(value)))
+                .collect();
+        all.insert("Signature".to_owned(), json!(sign(&all, "sandbox-private-key")));
+        let pairs: Vec<_> =
+            all.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap())).collect();
+        Request::get(&format!("/?{}", pairs.join("&")))
+    };
+    let strike = async |effect: Effect| {
+        cloud.add_fault(Rule::once("CreateUDisk", effect));
+        let before = cloud.disks().len();
+        let answer = cloud.handle(form("CreateUDisk")).await;
+        (answer.response(), cloud.disks().len() - before)
+    };
+    assert_eq!(strike(Effect::ReplyLost).await, (None, 1));
+    assert_eq!(strike(Effect::RequestLost).await, (None, 0));
+    let start = tokio::time::Instant::now();
+    assert_eq!(strike(Effect::Hang { seconds: Duration::from_secs(60), done: true }).await, (None, 1));
+    assert_eq!(start.elapsed(), Duration::from_secs(60));
+    let (answer, made) = strike(Effect::Http { status: 502, done: true }).await;
+    assert_eq!((answer.unwrap().status, made), (502, 1));
+    let body = |answer: Option<crate::sandbox::cloud::Response>| answer.unwrap().body;
+    let (answer, made) = strike(Effect::RetCode { code: 110, message: "late".to_owned(), done: true }).await;
+    let parsed: Value = serde_json::from_slice(&body(answer)).unwrap();
+    assert_eq!((code(&parsed), &parsed["Message"], made), (110, &json!("late"), 1));
+    let (answer, made) = strike(Effect::Truncated { done: false }).await;
+    assert!(serde_json::from_slice::<Value>(&body(answer)).is_err() && made == 0);
+    let (answer, _) = strike(Effect::HugeBody { bytes: 10 << 20, done: false }).await;
+    assert!(body(answer).len() > 10 << 20);
+
+    let disk = create(&cloud, "d").await;
+    cloud.add_fault(Rule::once("AttachUDisk", Effect::Stuck { seconds: Some(30.0) }));
+    call(&cloud, "AttachUDisk", &[("UDiskId", &disk), ("HostId", "uhost-a")]).await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(status(&cloud, &disk).await, "Attaching");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(status(&cloud, &disk).await, "InUse");
+    cloud.add_fault(Rule::once("DescribeUDisk", Effect::Stale { seconds: Duration::from_secs(5) }));
+    assert_eq!(status(&cloud, &disk).await, "Attaching");
+    assert_eq!(status(&cloud, &disk).await, "InUse");
+    let event = crate::sandbox::cloud::Event::Detach { disk: disk.clone() };
+    cloud.add_fault(Rule::once("DescribeUDisk", Effect::After { event }));
+    assert_eq!(status(&cloud, &disk).await, "InUse");
+    assert_eq!(status(&cloud, &disk).await, "Available");
+}
+
+#[tokio::test(start_paused = true)]
+async fn quirks_change_the_spelling_only() {
+    let cloud = SimCloud::new(SimConfig::default());
+    let disk = create(&cloud, "x").await;
+    call(&cloud, "AttachUDisk", &[("UDiskId", &disk), ("HostId", "uhost-a")]).await;
+    let one = async || call(&cloud, "DescribeUDisk", &[("UDiskId", &disk)]).await;
+    cloud.change_quirks(|quirks| {
+        quirks.ret_code_as_text = true;
+        quirks.numbers_as_text = true;
+        quirks.empty_fields_absent = true;
+        quirks.no_uhost_twins = true;
+        quirks.device_name = crate::sandbox::cloud::DeviceNameStyle::Path;
+    });
+    let answer = one().await;
+    let found = &answer["DataSet"][0];
+    assert_eq!((&answer["RetCode"], &answer["TotalCount"]), (&json!("0"), &json!("1")));
+    assert_eq!((&found["Size"], &found["DeviceName"]), (&json!("10"), &json!("/dev/vdb")));
+    assert!(found.get("RdmaClusterId").is_none() && found.get("UHostId").is_none());
+    cloud.change_quirks(|quirks| {
+        *quirks = Quirks { bare_disk_id: true, unknown_id_is_error: true, ..Quirks::default() };
+    });
+    assert!(call(&cloud, "CreateUDisk", &[("Size", "10"), ("Name", "y")]).await["UDiskId"].is_string());
+    assert_eq!(code(&call(&cloud, "DescribeUDisk", &[("UDiskId", "bsm-none")]).await), 17041);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_requests_are_refused_and_counted() {
+    let limits = Limits { requests_per_second: Some(2), ..Limits::default() };
+    let cloud = SimCloud::new(SimConfig { limits, ..SimConfig::default() });
+    let mut codes = Vec::new();
+    for _ in 0..3 {
+        codes.push(code(&call(&cloud, "DescribeUDisk", &[]).await));
+    }
+    assert_eq!((codes, cloud.counts()["DescribeUDisk"]), (vec![0, 0, 153], 3));
 }
