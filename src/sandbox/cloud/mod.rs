@@ -140,8 +140,11 @@ impl SimCloud {
     /// The work goes on when the caller stops waiting: a cloud does not undo a call because the client hung up.
     pub async fn handle(&self, request: Request) -> Answer {
         let cloud = self.clone();
-        let task = self.inner.tasks.spawn(async move { cloud.route(request).await });
-        task.await.unwrap_or(Answer::Reset)
+        let task = self.inner.tasks.spawn(async move {
+            let stop = cloud.inner.stop.clone();
+            stop.run_until_cancelled(cloud.route(request)).await
+        });
+        task.await.ok().flatten().unwrap_or(Answer::Reset)
     }
 
     async fn route(&self, request: Request) -> Answer {

@@ -20,6 +20,7 @@ use super::loop_device::LoopDevice;
 use super::sparse;
 use super::tree::{Tree, missing_is_fine};
 use super::{BackendError, BoxFuture, HostBackend, Slot};
+use crate::sandbox::cloud::model::Device;
 use crate::volume::Gib;
 
 /// Marks a directory as ours, and is locked while it is in use.
@@ -51,10 +52,8 @@ struct Inner {
     dir: PathBuf,
     created_dir: bool,
     state: Mutex<State>,
-    /// Held by whoever changes what hosts show.
-    turn: Mutex<()>,
-    /// Held for as long as the directory is in use.
-    lock: Mutex<Option<Flock<File>>>,
+    /// Held by whoever changes what hosts show. It guards the lock on the directory, which is there until the end.
+    turn: Mutex<Option<Flock<File>>>,
 }
 
 #[derive(Debug)]
@@ -209,13 +208,7 @@ impl Inner {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| io::Error::new(io::Error::from(error).kind(), "another sandbox uses it"))?;
         let state = State { options, rng: fastrand::Rng::with_seed(options.seed), plugged: BTreeMap::new() };
-        let inner = Self {
-            dir,
-            created_dir,
-            state: Mutex::new(state),
-            turn: Mutex::new(()),
-            lock: Mutex::new(Some(lock)),
-        };
+        let inner = Self { dir, created_dir, state: Mutex::new(state), turn: Mutex::new(Some(lock)) };
         inner.sweep()?;
         fs::create_dir_all(inner.dir.join("disks"))?;
         fs::create_dir_all(inner.dir.join("hosts"))?;
@@ -238,11 +231,17 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to change what hosts show, until the end has come.
+    fn turn(&self) -> io::Result<MutexGuard<'_, Option<Flock<File>>>> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.is_none() {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the sandbox has ended"));
+        }
+        Ok(turn)
     }
 
     fn add_host(&self, host: &str) -> io::Result<()> {
+        let _turn = self.turn()?;
         self.tree(host).make()?;
         let image = self.host_dir(host).join("system.img");
         let file = File::create(&image)?;
@@ -254,7 +253,7 @@ impl Inner {
     }
 
     fn remove_host(&self, host: &str) -> io::Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let mut state = self.state();
         let (gone, kept) =
             std::mem::take(&mut state.plugged).into_iter().partition(|((owner, _), _)| owner == host);
@@ -270,7 +269,7 @@ impl Inner {
 
     fn plug(&self, slot: &Slot, disk: &str) -> io::Result<()> {
         // One at a time, so that two disks do not choose the same letter.
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         if self.find(&slot.host, disk).is_some() {
             return Ok(());
         }
@@ -287,11 +286,9 @@ impl Inner {
         if !options.shuffled_letters {
             return slot.device.clone();
         }
-        let letters = (b'b'..=b'z').map(|letter| format!("vd{}", char::from(letter)));
-        let free: Vec<String> = letters
-            .filter(|name| !plugged.contains_key(&(slot.host.clone(), name.clone())))
-            .take(NEAR)
-            .collect();
+        let taken = |name: &String| plugged.contains_key(&(slot.host.clone(), name.clone()));
+        let letters = (1..).map(|place| Device::new(place).to_string());
+        let free: Vec<String> = letters.filter(|name| !taken(name)).take(NEAR).collect();
         rng.choice(free).unwrap_or_else(|| slot.device.clone())
     }
 
@@ -318,7 +315,7 @@ impl Inner {
     }
 
     fn unplug(&self, host: &str, disk: &str) -> io::Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let Some((kernel_name, device)) = self.find(host, disk) else { return Ok(()) };
         self.tree(host).hide(&kernel_name, &device)?;
         // If the guest still has it mounted, the kernel keeps the device until it lets go.
@@ -347,7 +344,8 @@ impl Inner {
     }
 
     fn clean_up(&self) {
-        let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lock) = turn.take() else { return };
         self.state().plugged.clear();
         if let Err(error) = self.sweep() {
             tracing::warn!(dir = %self.dir.display(), %error, "the sandbox left something behind");

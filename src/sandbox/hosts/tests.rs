@@ -87,6 +87,27 @@ async fn a_disk_keeps_its_content_from_host_to_host() {
 }
 
 #[tokio::test]
+async fn a_disk_in_use_goes_away_all_the_same() {
+    if skipped("a_disk_in_use_goes_away_all_the_same") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = LoopOptions { shuffled_letters: false, ..LoopOptions::default() };
+    let hosts = LoopHosts::open(&dir.path().join("cloud"), options).unwrap();
+    hosts.add_host("uhost-a").await.unwrap();
+    hosts.create("bsm-1", Gib::new(1)).await.unwrap();
+    let slot = slot("uhost-a", "vdb");
+    hosts.plug(&slot, "bsm-1", Gib::new(1)).await.unwrap();
+    let in_use = File::open(hosts.root_of("uhost-a").join("dev/vdb")).unwrap();
+    hosts.unplug(&slot, "bsm-1").await.unwrap();
+    assert!(find(&hosts.root_of("uhost-a"), &slot.serial).is_none());
+    hosts.shutdown().await;
+    assert!(hosts.create("bsm-2", Gib::new(1)).await.is_err(), "nothing begins after the end");
+    drop(in_use);
+    assert_eq!(LoopDevice::below(dir.path()).unwrap(), []);
+}
+
+#[tokio::test]
 async fn remains_of_a_killed_run_are_cleaned_and_nothing_else() {
     if skipped("remains_of_a_killed_run_are_cleaned_and_nothing_else") {
         return;

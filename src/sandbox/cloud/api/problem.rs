@@ -105,6 +105,7 @@ impl Problem {
             Refusal::Quota => 17067,
             Refusal::SnapshotQuota => 17011,
             Refusal::SnapshotCreating => 17085,
+            Refusal::Cloning => 17086,
             Refusal::NotAttached
             | Refusal::NoSuchSnapshot
             | Refusal::NotReady(_)

@@ -280,6 +280,12 @@ async fn snapshots_and_clones_live_their_lives() {
         let answer = call(&cloud, action, &params).await;
         let clone = answer["UDiskId"][0].as_str().unwrap();
         assert_eq!(status(&cloud, clone).await, "Cloning");
+        let busy = if action == "CloneUDisk" { 17086 } else { 0 };
+        assert_eq!(
+            code(&call(&cloud, "AttachUDisk", &[("UDiskId", &disk), ("HostId", "uhost-a")]).await),
+            busy
+        );
+        call(&cloud, "DetachUDisk", &[("UDiskId", &disk), ("HostId", "uhost-a")]).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(status(&cloud, clone).await, "Available");
         assert_eq!(cloud.disk(clone).unwrap().size.get(), 10);

@@ -137,6 +137,9 @@ impl World {
         let place = Place { project: &disk.project, zone: &disk.zone, kind: disk.kind, rdma: &disk.rdma };
         place.fits(host, order.across_clusters)?;
         let device = host.free_device();
+        if self.cloning(&order.disk) {
+            return Err(Refusal::Cloning);
+        }
         self.host_idle(&order.host)?;
         Ok(Attachment { host: order.host.clone(), device })
     }

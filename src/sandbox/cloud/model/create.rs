@@ -111,7 +111,13 @@ impl World {
     pub fn clone_disk(&mut self, order: CloneOrder) -> Result<String, Refusal> {
         let source = self.disk(&order.source).ok_or(Refusal::NoSuchDisk)?.clone();
         self.settled(&order.source, Status::Available)?;
-        self.copy(order, &source, source.size)
+        self.unread(&order.source)?;
+        let from = order.source.clone();
+        let id = self.copy(order, &source, source.size)?;
+        if let Some(pending) = self.entry(&id)?.pending.as_mut() {
+            pending.source = Some(from);
+        }
+        Ok(id)
     }
 
     pub fn clone_snapshot(&mut self, order: CloneOrder) -> Result<String, Refusal> {
@@ -162,6 +168,7 @@ impl World {
                 return Err(Refusal::NotReady(other));
             }
         }
+        self.unread(id)?;
         self.remove(id);
         Ok(())
     }
@@ -182,6 +189,20 @@ impl World {
         self.entry(id)?.change(now, |disk| name.clone_into(&mut disk.name));
         self.note(Happening::Renamed, id, None);
         Ok(())
+    }
+
+    /// Refuses while a snapshot or a clone is being made of the disk.
+    pub(super) fn unread(&self, id: &str) -> Result<(), Refusal> {
+        if self.snapshotting(id) {
+            return Err(Refusal::SnapshotCreating);
+        }
+        if self.cloning(id) { Err(Refusal::Cloning) } else { Ok(()) }
+    }
+
+    /// Whether a clone is being made of the disk.
+    pub(super) fn cloning(&self, id: &str) -> bool {
+        let pending = self.disks.values().filter_map(|entry| entry.pending.as_ref());
+        pending.filter_map(|pending| pending.source.as_deref()).any(|source| source == id)
     }
 
     /// Checks that a disk has this state and nothing is going on with it.

@@ -101,6 +101,8 @@ pub(super) struct Pending {
     pub(super) held: Option<super::WorkKind>,
     /// What follows at once when it went well.
     pub(super) then: Option<Then>,
+    /// The disk that is being copied, which must stay as it is meanwhile.
+    pub(super) source: Option<String>,
     /// Who asked for it.
     pub(super) cause: super::Cause,
 }

@@ -299,7 +299,8 @@ impl World {
             (job, _) => held = job,
         }
         if let Some(entry) = self.disks.get_mut(id) {
-            entry.pending = Some(Pending { change, due, waits_for, fails, held, then: None, cause });
+            entry.pending =
+                Some(Pending { change, due, waits_for, fails, held, then: None, source: None, cause });
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Refusal {
     SnapshotQuota,
     #[error("snapshot is being made")]
     SnapshotCreating,
+    #[error("udisk is being cloned")]
+    Cloning,
     #[error("snapshot service is open already")]
     SnapshotServiceOpen,
 }

@@ -67,6 +67,12 @@ impl World {
         self.services.values()
     }
 
+    /// Whether a snapshot of the disk is being made.
+    pub(super) fn snapshotting(&self, disk: &str) -> bool {
+        let making = |one: &Snapshot| one.of.id == disk && one.status(self.now) == SnapshotStatus::Creating;
+        self.snapshots.values().any(making)
+    }
+
     pub fn service_of(&self, disk: &str) -> Option<&Service> {
         self.services.values().find(|service| service.disk == disk)
     }
@@ -87,11 +93,11 @@ impl World {
             return Err(Refusal::NoSnapshotService);
         }
         let now = self.now;
-        let own = || self.snapshots.values().filter(|snapshot| snapshot.of.id == id);
-        if own().any(|snapshot| snapshot.status(now) == SnapshotStatus::Creating) {
+        if self.snapshotting(id) {
             return Err(Refusal::SnapshotCreating);
         }
-        if own().count() >= self.rules.limits.snapshots_per_disk {
+        let own = self.snapshots.values().filter(|snapshot| snapshot.of.id == id).count();
+        if own >= self.rules.limits.snapshots_per_disk {
             return Err(Refusal::SnapshotQuota);
         }
         let time = self.rules.latencies.snapshot.draw(&mut self.rng);
