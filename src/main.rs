@@ -2,16 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use csi_udisk::config::{self, Command, Config, EXIT_FAILURE, EXIT_USAGE};
 use csi_udisk::run::run;
-use csi_udisk::shutdown::Signals;
+use csi_udisk::shutdown::{Signals, until_signalled};
 use csi_udisk::telemetry;
-use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// More threads than the node's permits for blocking calls together, so that a permit always finds a thread.
@@ -21,90 +21,63 @@ const BLOCKING_THREADS: usize = 192;
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    match config::from_process() {
-        Ok(Command::Run(config)) => drive(*config),
+    let outcome = match config::from_process() {
+        Ok(Command::Run(config)) => return drive(*config),
         #[cfg(feature = "sandbox")]
         Ok(Command::Sandbox(args)) => simulate(args),
-        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Print(text)) => std::io::stdout().write_all(text.as_bytes()).map_err(Into::into),
         Err(faults) => {
             eprintln!("csi-udisk: {faults}");
-            ExitCode::from(EXIT_USAGE)
+            return ExitCode::from(EXIT_USAGE);
         }
-    }
+    };
+    exit_code(outcome, |error| eprintln!("csi-udisk: {error:#}"))
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+fn exit_code(outcome: anyhow::Result<()>, report: impl FnOnce(anyhow::Error)) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(EXIT_FAILURE),
+        Err(error) => {
+            report(error);
+            ExitCode::from(EXIT_FAILURE)
+        }
     }
 }
 
 fn drive(config: Config) -> ExitCode {
-    match start(config) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    let outcome = telemetry::log::install(&config.log).context("cannot start the log").and_then(|()| {
+        // TLS is used for a public API endpoint only. An error means that there is a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        on_runtime(serve(config))
+    });
+    exit_code(outcome, |error| tracing::error!("{error:#}"))
 }
 
 #[cfg(feature = "sandbox")]
-fn simulate(args: config::SandboxArgs) -> ExitCode {
-    use csi_udisk::sandbox;
-    sandbox::prepare(&args);
-    let outcome = runtime().context("cannot start the runtime").and_then(|runtime| {
-        let outcome = runtime.block_on(sandbox::run(args));
-        runtime.shutdown_timeout(LEAVE_WITHIN);
-        outcome.map_err(Into::into)
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("csi-udisk sandbox: {error:#}");
-            ExitCode::from(EXIT_FAILURE)
-        }
+fn simulate(args: config::SandboxArgs) -> anyhow::Result<()> {
+    csi_udisk::sandbox::prepare(&args);
+    on_runtime(async { csi_udisk::sandbox::run(args).await.context("sandbox") })
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let stop = CancellationToken::new();
+    match until_signalled(signals, stop.clone(), run(config, stop)).await {
+        Some(outcome) => Ok(outcome?),
+        None => bail!("stopped before everything was in order"),
     }
 }
 
-fn start(config: Config) -> anyhow::Result<ExitCode> {
-    telemetry::log::install(&config.log).context("cannot start the log")?;
-    let runtime = runtime().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(until_signalled(config));
-    runtime.shutdown_timeout(LEAVE_WITHIN);
-    outcome
-}
-
 /// Two workers: one that is held up by accident does not starve `Probe`.
-fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread()
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("csi-udisk")
         .enable_all()
         .build()
-}
-
-/// The first signal stops in order, the second at once.
-async fn until_signalled(config: Config) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let stop = CancellationToken::new();
-    let mut running = std::pin::pin!(run(config, stop.clone()));
-    loop {
-        tokio::select! {
-            ended = &mut running => {
-                ended?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            signal = signals.next() => {
-                if stop.is_cancelled() {
-                    tracing::warn!("{signal} again: leaving at once");
-                    return Ok(ExitCode::from(EXIT_FAILURE));
-                }
-                tracing::info!("{signal}: stopping");
-                stop.cancel();
-            }
-        }
-    }
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LEAVE_WITHIN);
+    outcome
 }

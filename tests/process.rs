@@ -1,15 +1,25 @@
 //! The real binary: exit codes, help, the life of its socket, signals.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use csi_udisk::csi::proto::v1::ProbeRequest;
+use csi_udisk::csi::proto::v1::controller_client::ControllerClient;
 use csi_udisk::csi::proto::v1::identity_client::IdentityClient;
-use tokio::net::UnixStream;
+use csi_udisk::csi::proto::v1::node_client::NodeClient;
+use csi_udisk::csi::proto::v1::{
+    ControllerGetCapabilitiesRequest, DeleteVolumeRequest, NodeGetInfoRequest, NodeUnpublishVolumeRequest,
+    ProbeRequest,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Endpoint;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
 
 /// Enough for a machine under load; a run takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -182,4 +192,147 @@ async fn too_many_connections_are_survived() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert_eq!(text.matches("a connection cannot be accepted").count(), 1, "{text}");
     assert_eq!(text.matches("connections are accepted again").count(), 1, "{text}");
+}
+
+/// A metadata service that answers every question with one document, and counts the questions.
+struct MetadataService {
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl MetadataService {
+    async fn start(document: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let length = document.len();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{document}"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { url, asked }
+    }
+}
+
+async fn serve(dir: &Path, args: &[&str]) -> (Child, Channel) {
+    let socket = dir.join("csi.sock");
+    let child = binary(args).arg("--endpoint").arg(&socket).stderr(Stdio::null()).spawn().expect("it starts");
+    wait_for(&socket).await;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("an address");
+    (child, endpoint.connect().await.expect("a connection"))
+}
+
+async fn is_ready(channel: &Channel) -> bool {
+    let probe = IdentityClient::new(channel.clone()).probe(ProbeRequest {}).await;
+    probe.expect("probe is never an error").into_inner().ready == Some(true)
+}
+
+async fn until_ready(channel: &Channel) {
+    let end = Instant::now() + PATIENCE;
+    while !is_ready(channel).await {
+        assert!(Instant::now() < end, "not ready");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_metadata_a_node_serves_and_says_what_is_missing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let args = [
+        "--mode=node",
+        "--metadata-endpoint=http://127.0.0.1:1",
+        "--region=r",
+        "--zone=r-01",
+        "--node-id=uhost-1",
+    ];
+    let (_child, channel) = serve(dir.path(), &args).await;
+    assert!(!is_ready(&channel).await);
+    let mut node = NodeClient::new(channel.clone());
+    let status = node.node_get_info(NodeGetInfoRequest {}).await.expect_err("nobody knows the machine type");
+    assert_eq!(status.code(), Code::Unavailable);
+    // Volumes can be unmounted all the same.
+    let request = NodeUnpublishVolumeRequest {
+        volume_id: "bs-1".to_owned(),
+        target_path: dir.path().join("not-mounted").display().to_string(),
+    };
+    node.node_unpublish_volume(request).await.expect("nothing is mounted there");
+    // The socket of a node has no Controller service.
+    let status = ControllerClient::new(channel)
+        .controller_get_capabilities(ControllerGetCapabilitiesRequest {})
+        .await
+        .expect_err("a node is no controller");
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_node_is_what_metadata_says_and_not_what_the_clusters_variables_say() {
+    let metadata = MetadataService::start(
+        r#"{"instance-id": "uhost-m", "region": "cn-bj2", "availability-zone": "cn-bj2-05",
+            "uhost": {"machine-type": "OS"}}"#,
+    )
+    .await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("csi.sock");
+    let _child = binary(&[
+        "--mode=node",
+        "--maxvolume=7",
+        "--hostname=10.0.0.9",
+        "--metadata-endpoint",
+        &metadata.url,
+    ])
+    .arg("--endpoint")
+    .arg(&socket)
+    .envs([("UCLOUD_ZONE_ID", "cn-bj2-02"), ("UCLOUD_REGION_ID", "cn-bj2")])
+    .stderr(Stdio::null())
+    .spawn()
+    .expect("it starts");
+    wait_for(&socket).await;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("an address");
+    let channel = endpoint.connect().await.expect("a connection");
+    until_ready(&channel).await;
+    let info = NodeClient::new(channel)
+        .node_get_info(NodeGetInfoRequest {})
+        .await
+        .expect("it is known")
+        .into_inner();
+    assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("uhost-m", 7));
+    let segments = info.accessible_topology.expect("a topology").segments;
+    let expected = [("region", "cn-bj2"), ("zone", "cn-bj2-05"), ("rssd", "true"), ("host", "uhost-m")]
+        .map(|(key, value)| (format!("topology.udisk.csi.ucloud.cn/{key}"), value.to_owned()));
+    assert_eq!(segments, BTreeMap::from(expected));
+    assert_eq!(metadata.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_controller_without_zone_or_keys_answers_and_waits() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let args = ["--mode=controller", "--metadata-endpoint=http://127.0.0.1:1", "--region=r"];
+    let (_child, channel) = serve(dir.path(), &args).await;
+    assert!(!is_ready(&channel).await);
+    let mut controller = ControllerClient::new(channel);
+    let request = DeleteVolumeRequest { volume_id: "bs-1".to_owned(), ..Default::default() };
+    let status = controller.delete_volume(request).await.expect_err("it has no zone yet");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("region and zone of the controller"), "{status}");
+
+    // Keys that are mounted later are found.
+    let dir = tempfile::tempdir().expect("a directory");
+    let keys = dir.path().join("keys");
+    let keys_flag = format!("--credentials-dir={}", keys.display());
+    let args = ["--mode=controller", "--region=r", "--zone=r-01", &keys_flag];
+    let (_child, channel) = serve(dir.path(), &args).await;
+    assert!(!is_ready(&channel).await);
+    std::fs::create_dir(&keys).expect("a directory");
+    for name in ["UCLOUD_ACCESS_PUBKEY", "UCLOUD_ACCESS_PRIKEY"] {
+        std::fs::write(keys.join(name), "word\n").expect("a file");
+    }
+    until_ready(&channel).await;
 }

@@ -135,10 +135,9 @@ pub struct Cloud {
     pub read_lag: Duration,
 }
 
-/// Where the API's keys come from. A node never has any.
+/// Where the API's keys come from.
 #[derive(Debug)]
 pub enum Credentials {
-    None,
     Keys {
         public: SecretString,
         private: SecretString,
@@ -346,11 +345,9 @@ impl Reader<'_> {
         let directory = self.read(&flags::CREDENTIALS_DIR, value::directory);
         let role = self.read(&flags::STS_ROLE, value::word);
         let role_v2 = self.read(&flags::STS_ROLE_V2, value::word);
-        if !mode.has_controller() {
-            // A node with an old ConfigMap has keys in its environment; it must not even hold them.
-            return Some(Credentials::None);
-        }
-        for (public_name, private_name) in flags::KEY_VARIABLES {
+        // A node with an old ConfigMap has keys in its environment; it must not even hold them.
+        let pairs = if mode.has_controller() { &flags::KEY_VARIABLES[..] } else { &[] };
+        for &(public_name, private_name) in pairs {
             match (self.secret(public_name), self.secret(private_name)) {
                 (None, None) => {}
                 (Some(public), Some(private)) => return Some(Credentials::Keys { public, private }),

@@ -104,7 +104,6 @@ fn values_in_every_spelling() {
     let format: Look = |c| format!("{:?}", c.log.format);
     let ignored: Look = |c| c.ignored.join(" ");
     let keys: Look = |c| match &c.cloud.credentials {
-        Credentials::None => "none".into(),
         Credentials::Keys { public, private } => {
             format!("keys {} {}", public.expose_secret(), private.expose_secret())
         }
@@ -170,8 +169,13 @@ fn values_in_every_spelling() {
         ("--credentials-dir /keys", "UCLOUD_PUBLIC_KEY=e UCLOUD_PRIVATE_KEY=f", keys, "keys e f"),
         ("--credentials-dir /keys", "UCLOUD_PUBLIC_KEY= UCLOUD_PRIVATE_KEY=", keys, "dir /keys"),
         ("--sts-role A", "CSI_UDISK_STS_ROLE_V2=B", keys, "sts A B"),
-        ("--mode node", "UCLOUD_PUBLIC_KEY=e UCLOUD_PRIVATE_KEY=f", keys, "none"),
-        ("--mode node", "UCLOUD_PUBLIC_KEY=e", keys, "none"),
+        (
+            "--mode node --sts-role A",
+            "UCLOUD_PUBLIC_KEY=e UCLOUD_PRIVATE_KEY=f",
+            keys,
+            "sts A ServiceRoleForUK8S",
+        ),
+        ("--mode node --credentials-dir /k", "UCLOUD_PUBLIC_KEY=e", keys, "dir /k"),
         // log
         ("--v=0", "", filter, "warn,csi_udisk=warn"),
         ("-v=3", "", filter, "warn,csi_udisk=info"),

@@ -1,11 +1,21 @@
 //! Puts the parts together and runs them: the driver as a library function.
 
+mod background;
+mod controller;
+mod node;
+mod place;
+
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
+use self::background::Background;
 use crate::config::Config;
 use crate::csi::identity::IdentityService;
 use crate::csi::operation::Operations;
@@ -13,6 +23,10 @@ use crate::csi::proto::v1::identity_server::IdentityServer;
 use crate::csi::server::{self, STOP_WITHIN, ServeError};
 use crate::csi::socket::{Socket, SocketError};
 use crate::readiness::Readiness;
+use crate::ucloud::{BuildError, Instance, Metadata, ReqwestTransport};
+
+/// One question to the metadata service, which answers in milliseconds where there is one. The next follows soon.
+const ASK_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why the driver could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,31 +35,59 @@ pub enum RunError {
     PluginDir { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] BuildError),
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
-/// Serves until `stop`, then stops in order. Two drivers may run in one process, on sockets of their own.
+/// Serves until `stop`, then stops in order. Several drivers may run in one process, on sockets of their own.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     announce(&config);
     if let Some(path) = &config.plugin_dir {
         // A host directory, which a DaemonSet's volume may or may not have created.
         std::fs::create_dir_all(path).map_err(|cause| RunError::PluginDir { path: path.clone(), cause })?;
     }
-    // Before anything that may take time: sidecars and kubelet give up on a driver that is not there.
+    // First, so that a second driver on one socket has done nothing yet when it is refused.
     let socket = Socket::bind(&config.endpoint).await?;
 
-    let readiness = Readiness::new();
+    let config = Arc::new(config);
     let operations = Operations::new();
+    let readiness = Readiness::new();
+    let background = Background::default();
+    let ask = asker(&config)?;
+
     let mut routes = RoutesBuilder::default();
     routes.add_service(IdentityServer::new(IdentityService::new(
         config.driver_name.clone(),
         config.mode.has_controller(),
         readiness.clone(),
     )));
-    server::serve(socket, routes.routes(), operations, stop, STOP_WITHIN).await?;
-    Ok(())
+    if config.mode.has_controller() {
+        routes.add_service(controller::start(&config, &operations, &readiness, &background, ask.clone())?);
+    }
+    if config.mode.has_node() {
+        routes.add_service(node::start(&config, &operations, &readiness, &background, ask));
+    }
+
+    let served = server::serve(socket, routes.routes(), operations, stop, STOP_WITHIN).await;
+    background.end().await;
+    Ok(served?)
 }
+
+/// Asks the metadata service who this host is.
+fn asker(config: &Config) -> Result<impl Fn() -> Asked + Clone + Send + Sync + 'static, BuildError> {
+    let transport = ReqwestTransport::for_endpoint(&config.metadata_endpoint)?;
+    let metadata = Arc::new(Metadata::new(transport, config.metadata_endpoint.clone()));
+    Ok(move || -> Asked {
+        let metadata = Arc::clone(&metadata);
+        Box::pin(async move {
+            metadata.instance(Instant::now() + ASK_WITHIN).await.map_err(|error| error.to_string())
+        })
+    })
+}
+
+type Asked = std::pin::Pin<Box<dyn Future<Output = Result<Instance, String>> + Send>>;
 
 fn announce(config: &Config) {
     tracing::info!(

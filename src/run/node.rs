@@ -1,0 +1,74 @@
+//! The node's part of the driver.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::background::Background;
+use super::place;
+use crate::config::Config;
+use crate::csi::node::NodeService;
+use crate::csi::operation::Operations;
+use crate::csi::proto::v1::node_server::NodeServer;
+use crate::node::linux::mountinfo::Mounts;
+use crate::node::{IdentityState, Node, NodeConfig, propagation};
+use crate::readiness::Readiness;
+use crate::ucloud::Instance;
+
+/// Makes the Node service. It serves at once, for volumes can be unmounted on a host that nobody knows yet; only
+/// NodeGetInfo waits until `ask` has told who the node is.
+pub(super) fn start<A, F>(
+    config: &Arc<Config>,
+    operations: &Operations,
+    readiness: &Readiness,
+    background: &Background,
+    ask: A,
+) -> NodeServer<NodeService>
+where
+    A: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Instance, String>> + Send + 'static,
+{
+    let latch = readiness.latch("identity of this node");
+    let first = IdentityState::Missing("the metadata service has not answered yet".to_owned());
+    let (sender, identity) = watch::channel(first);
+    let settings = Arc::clone(config);
+    background.spawn(async move {
+        let waiting = |why: &str| {
+            latch.blocked_by(why);
+            sender.send_replace(IdentityState::Missing(why.to_owned()));
+        };
+        let known = place::find(|said| place::node_identity(&settings, said), ask, waiting).await;
+        let (host, region, zone) = (&known.host, &known.region, &known.zone);
+        tracing::info!(%host, region, %zone, rssd = known.rssd, "this node is known");
+        sender.send_replace(IdentityState::Known(known));
+        latch.open();
+    });
+
+    let kubelet_dir = config.node.kubelet_dir.clone();
+    background.spawn(async move {
+        // A thread of the pool: the directory may be on a file system that hangs.
+        let _ = tokio::task::spawn_blocking(move || check_propagation(&kubelet_dir)).await;
+    });
+
+    let node = Node::new(&NodeConfig {
+        sysfs_root: config.node.sysfs_root.clone(),
+        dev_root: config.node.dev_root.clone(),
+    });
+    NodeServer::new(NodeService::new(node, operations.clone(), identity, config.node.max_volumes))
+}
+
+/// Only a warning: the driver cannot tell whether it runs in a container.
+fn check_propagation(kubelet_dir: &std::path::Path) {
+    match (kubelet_dir.canonicalize(), Mounts::read()) {
+        (Err(error), _) => {
+            tracing::warn!(dir = %kubelet_dir.display(), %error, "the directory of --kubelet-dir is not there");
+        }
+        (Ok(_), Err(error)) => tracing::warn!(%error, "mount propagation was not checked"),
+        (Ok(dir), Ok(mounts)) => {
+            if let Some(fault) = propagation::fault(&mounts, &dir) {
+                tracing::warn!("{fault}");
+            }
+        }
+    }
+}
