@@ -108,6 +108,7 @@ fn settings(config: &Config, place: &ControllerPlace) -> ControllerConfig {
         },
         cross_pod_attach: config.cloud.cross_pod_attach,
         create_settle: config.cloud.create_settle,
+        read_lag: config.cloud.read_lag,
         ..ControllerConfig::new(place.region.clone())
     }
 }

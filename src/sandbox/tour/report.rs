@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// How long a step may be silent.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const NAME_WIDTH: usize = 44;
+const NAME_WIDTH: usize = 51;
 
 /// The calls that the simulated cloud has counted so far. The cloud counts, so that a call the driver's own
 /// client forgot to count would show.
@@ -43,7 +43,7 @@ impl Report {
     /// Notes something that this machine cannot show, and why.
     pub(super) fn leave_out(&mut self, what: impl Into<String>) {
         let what = what.into();
-        self.say(format_args!("  {:<NAME_WIDTH$} left out: {what}", "-"));
+        self.say(format_args!("  left out: {what}"));
         self.left_out.push(what);
     }
 
