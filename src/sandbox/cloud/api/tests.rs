@@ -386,3 +386,50 @@ async fn too_many_requests_are_refused_and_counted() {
     }
     assert_eq!((codes, cloud.counts()["DescribeUDisk"]), (vec![0, 0, 153], 3));
 }
+
+/// What each action insists on besides region and zone, copied from the documentation's tables.
+const REQUIRED: &[(&str, &[&str])] = &[
+    ("CreateUDisk", &["Size", "Name"]),
+    ("CreateAttachUDisk", &["Size", "Name"]),
+    ("DescribeUDisk", &[]),
+    ("AttachUDisk", &["UDiskId"]),
+    ("DetachUDisk", &["UDiskId"]),
+    ("DeleteUDisk", &["UDiskId"]),
+    ("DetachDeleteUDisk", &["UDiskId"]),
+    ("RenameUDisk", &["UDiskId", "UDiskName"]),
+    ("ResizeUDisk", &["UDiskId", "Size"]),
+    ("ResizeAttachedDisk", &["UHostId", "DiskId", "DiskSpace"]),
+    ("ResizePHostAttachedDisk", &["PHostId", "UDiskId", "DiskSpace"]),
+    ("DescribeUHostInstance", &[]),
+    ("DescribePHost", &[]),
+    ("CreateUDiskSnapshot", &["UDiskId", "Name"]),
+    ("DescribeUDiskSnapshot", &[]),
+    ("DeleteUDiskSnapshot", &[]),
+    ("RestoreUDisk", &["UDiskId"]),
+    ("CloneUDisk", &["SourceId", "Name"]),
+    ("CloneUDiskSnapshot", &["SourceId", "Name"]),
+    ("CreateSnapshotService", &["VDiskId"]),
+    ("DescribeSnapshotService", &[]),
+    ("DeleteSnapshotService", &["VDiskId"]),
+    ("DescribeUDiskPrice", &["Size"]),
+    ("ListRegions", &[]),
+    ("ListZones", &[]),
+];
+
+#[test]
+fn the_tables_insist_on_what_the_documents_insist_on() {
+    let own: Vec<(&str, Vec<&str>)> = super::ACTIONS
+        .iter()
+        .map(|spec| (spec.name, spec.lines().filter(|line| line.required).map(|line| line.name).collect()))
+        .collect();
+    let documented: Vec<(&str, Vec<&str>)> =
+        REQUIRED.iter().map(|(name, params)| (*name, params.to_vec())).collect();
+    assert_eq!(own, documented);
+    for spec in super::ACTIONS {
+        let mut names: Vec<_> = spec.lines().map(|line| line.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{} names a parameter twice", spec.name);
+    }
+}
