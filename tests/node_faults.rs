@@ -177,7 +177,8 @@ fn a_disk_that_another_namespace_holds_is_not_free() {
             let _ = wait.recv();
         });
         is_ready.recv().unwrap();
-        for _ in 0..2 {
+        // The second driver was started after the unmount.
+        for node in [host.node(), host.node()] {
             let error = volume.unstage(&node).await.unwrap_err();
             assert!(matches!(error, UnstageError::InUse(_)), "{error}");
         }

@@ -77,11 +77,13 @@ fn every_file_system_lives_and_keeps_its_data() {
     }
 }
 
-#[test]
-fn a_raw_block_volume_lives_and_keeps_its_data() {
+fn life_of_a_block_volume(own_node: bool) {
     on_a_host(false, |host| async move {
         let disk = host.disk("a", GIB);
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        if own_node {
+            host.own_node("vdb", &disk);
+        }
         let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
         for node in [host.node(), host.node()] {
             volume.stage(&node).await.unwrap();
@@ -109,6 +111,35 @@ fn a_raw_block_volume_lives_and_keeps_its_data() {
         assert_eq!(fs::read_dir(&volume.staging).unwrap().count(), 0);
         assert_eq!(&disk.bytes()[4096..4099], b"raw");
     });
+}
+
+#[test]
+fn a_raw_block_volume_lives_and_keeps_its_data() {
+    life_of_a_block_volume(false);
+    // With a device directory that is not a devtmpfs.
+    life_of_a_block_volume(true);
+}
+
+#[test]
+fn a_raw_block_volume_of_a_disk_that_left_is_reported_dead_and_taken_away() {
+    for own_node in [false, true] {
+        on_a_host(false, |host| async move {
+            let disk = host.disk("a", GIB);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            if own_node {
+                host.own_node("vdb", &disk);
+            }
+            let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            host.unplug("vdb");
+            assert!(matches!(volume.stats(&node).await, Err(StatsError::Gone(_))));
+            volume.unpublish(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            assert!(!volume.target.exists());
+            assert_eq!(fs::read_dir(&volume.staging).unwrap().count(), 0);
+        });
+    }
 }
 
 #[test]

@@ -51,7 +51,12 @@ impl Node {
         progress.set(format!("unmounting {}", request.staging_path.display()));
         let (host, node, volume) = (self.host.clone(), self.clone(), request.volume.clone());
         self.host.calls.run(move || node.release(&host, &request)).await?;
-        let devices = self.lingering().get(&volume).cloned().unwrap_or_default();
+        let noted = self.lingering().get(&volume).cloned();
+        let devices = match noted {
+            Some(devices) => devices,
+            // Unmounted before, perhaps by a driver that was then stopped: the mark on the disk still tells.
+            None => self.host.marked(&volume).await?,
+        };
         for device in devices {
             progress.set(format!("waiting for {} to be let go", device.name));
             self.host.wait_until_free(device).await?;

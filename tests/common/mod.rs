@@ -147,6 +147,16 @@ impl TestHost {
         fs::write(block.join("serial"), serial).unwrap();
     }
 
+    /// Makes the device's node one of its own instead of a link to the machine's.
+    pub fn own_node(&self, kernel_name: &str, disk: &Disk) {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.path("dev").join(kernel_name);
+        fs::remove_file(&path).unwrap();
+        let number = fs::metadata(disk.device()).unwrap().rdev();
+        nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFBLK, nix::sys::stat::Mode::S_IRWXU, number)
+            .unwrap();
+    }
+
     pub fn unplug(&self, kernel_name: &str) {
         fs::remove_dir_all(self.path("sys/block").join(kernel_name)).unwrap();
         fs::remove_file(self.path("dev").join(kernel_name)).unwrap();

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Host;
-use super::device::{UseError, open_exclusive};
+use super::device::{OpenDevice, UseError, open_exclusive};
 use super::error::HostError;
-use super::sysfs::BlockDevice;
+use super::probe::probe_fs;
+use super::sysfs::{BlockDevice, Serial};
+use crate::volume::slot::SERIAL_PREFIX;
+use crate::volume::{DiskId, Mark};
 
 /// After the last unmount the kernel needs moments, unless something else holds the device.
 const LIMIT: Duration = Duration::from_secs(20);
+/// For reading a superblock.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -35,6 +41,33 @@ impl Host {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// The cloud's disks on this host whose file system carries the mark of `volume`. A disk that does not answer is
+    /// passed over: it must not hold up another volume.
+    pub async fn marked(&self, volume: &DiskId) -> Result<Vec<BlockDevice>, HostError> {
+        let mut reads = JoinSet::new();
+        for (name, serial) in self.serials.read_all().await? {
+            if !matches!(&serial, Serial::Text(text) if text.starts_with(SERIAL_PREFIX)) {
+                continue;
+            }
+            let (this, volume) = (self.clone(), volume.clone());
+            reads.spawn(async move {
+                let calls = this.calls.clone();
+                let read =
+                    tokio::spawn(async move { calls.run(move || this.if_marked(&name, &volume)).await });
+                tokio::time::timeout(READ_LIMIT, read).await.ok()?.ok()?
+            });
+        }
+        Ok(reads.join_all().await.into_iter().flatten().collect())
+    }
+
+    /// The device, if it can be read and is marked.
+    fn if_marked(&self, name: &str, volume: &DiskId) -> Option<BlockDevice> {
+        let described = self.sysfs.device(name).ok()??;
+        let device = OpenDevice::open(&self.sysfs, &self.dev_root, described.clone()).ok()?;
+        let found = probe_fs(&device).ok()??;
+        (found.uuid.mark(volume) == Mark::Ours).then_some(described)
     }
 
     fn is_busy(&self, device: &BlockDevice) -> Result<bool, HostError> {
