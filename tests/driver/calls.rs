@@ -38,6 +38,8 @@ async fn a_life_without_latency_costs_eleven_calls() {
 async fn creating_costs_the_same_in_a_full_account() {
     let world = World::start("none").await;
     let driver = world.controller().await;
+    // An account may have 1,000 disks unless it asked for more.
+    world.control("POST", "limits", r#"{"disks": 20000}"#).await;
     let mut costs = Vec::new();
     for (name, disks) in [("pvc-few", 10), ("pvc-many", 9_990)] {
         world.control("POST", "disks", &format!(r#"{{"count": {disks}, "name": "other-"}}"#)).await;

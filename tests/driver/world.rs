@@ -178,7 +178,7 @@ impl World {
     /// The API calls that the cloud has received, by action.
     pub async fn calls(&self) -> BTreeMap<String, u64> {
         let stats = self.control("GET", "stats", "").await;
-        let counts = stats["calls"].as_object().unwrap_or_else(|| panic!("no calls in {stats}"));
+        let counts = stats["counts"].as_object().unwrap_or_else(|| panic!("no counts in {stats}"));
         counts.iter().map(|(action, n)| (action.clone(), n.as_u64().unwrap())).collect()
     }
 

@@ -10,14 +10,17 @@
 //! | `POST events` with an [`Event`] | something happens at the console |
 //! | `POST hosts` with a [`HostSpec`] | adds a host |
 //! | `DELETE hosts/<id>` | deletes one |
+//! | `POST disks` with `name` and `count` | fills the account with disks of 10 GiB whose names begin so |
 //! | `POST latencies`, `lags`, `limits`, `quirks`, `metadata` | replaces them; what is left out gets its default |
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::SimCloud;
 use super::model::{Device, Disk, Event, Host, HostSpec};
 use super::request::{Request, Response};
+use crate::volume::Gib;
 
 impl SimCloud {
     pub(super) async fn control(&self, request: &Request) -> Response {
@@ -47,6 +50,14 @@ impl SimCloud {
                 Ok(json!({}))
             }
             ("GET", "disks") => Ok(self.disks().iter().map(disk).collect()),
+            ("POST", "disks") => {
+                let Crowd { name, count } = body(request)?;
+                for number in 0..count {
+                    let made = self.create_disk(&format!("{name}{number}"), Gib::new(10)).await;
+                    made.map_err(|refusal| Refused(409, refusal.to_string()))?;
+                }
+                Ok(json!({}))
+            }
             ("GET", "hosts") => Ok(self.hosts().iter().map(host).collect()),
             ("GET", "journal") => {
                 serde_json::to_value(self.journal()).map_err(|error| Refused(500, error.to_string()))
@@ -100,6 +111,14 @@ impl SimCloud {
     async fn let_happen(&self, event: Event) -> Result<Value, Refused> {
         self.happen(event).await.map(|()| json!({})).map_err(|refusal| Refused(409, refusal.to_string()))
     }
+}
+
+/// Disks that somebody else has in the account.
+#[derive(Deserialize)]
+struct Crowd {
+    /// Each disk's name begins with it.
+    name: String,
+    count: usize,
 }
 
 /// An HTTP status and why.
