@@ -274,6 +274,19 @@ async fn a_call_whose_time_is_over_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_is_not_sent_when_its_answer_could_not_be_awaited() {
+    let throttled = || bench(vec![Answer::refused(153), Answer::json(CREATED)]);
+    let soon = Instant::now() + TIME_FOR_ANSWER + Duration::from_millis(150);
+    let bench = throttled();
+    let error = bench.client.call(&CreateUDisk { disk: &new_disk() }, soon).await.unwrap_err();
+    assert!(error.nothing_happened() && bench.sends() == 1, "{error}");
+    // With a little more there is time for both.
+    let bench = throttled();
+    let later = Instant::now() + TIME_FOR_ANSWER + Duration::from_millis(500);
+    assert!(bench.client.call(&CreateUDisk { disk: &new_disk() }, later).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_throttling_ends_as_throttled_and_certain() {
     let bench = bench(vec![Answer::refused(153); 100]);
     let error = bench.create(20).await.unwrap_err();
