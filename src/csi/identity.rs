@@ -13,13 +13,12 @@ use crate::readiness::Readiness;
 #[derive(Debug)]
 pub struct IdentityService {
     driver_name: String,
-    has_controller: bool,
     readiness: Readiness,
 }
 
 impl IdentityService {
-    pub fn new(driver_name: impl Into<String>, has_controller: bool, readiness: Readiness) -> Self {
-        Self { driver_name: driver_name.into(), has_controller, readiness }
+    pub fn new(driver_name: impl Into<String>, readiness: Readiness) -> Self {
+        Self { driver_name: driver_name.into(), readiness }
     }
 }
 
@@ -36,21 +35,20 @@ impl Identity for IdentityService {
         }))
     }
 
+    /// What the driver offers as a whole: CSI wants the same answer of every instance, whatever it serves, and
+    /// csi-sanity believes a node that names no controller.
     async fn get_plugin_capabilities(
         &self,
         _: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
         let service = |r#type: service::Type| Type::Service(Service { r#type: r#type.into() });
-        let controller = self.has_controller.then(|| service(service::Type::ControllerService));
-        let always = [
+        let capabilities = [
+            service(service::Type::ControllerService),
             service(service::Type::VolumeAccessibilityConstraints),
             Type::VolumeExpansion(VolumeExpansion { r#type: volume_expansion::Type::Online.into() }),
-        ];
-        let capabilities = controller
-            .into_iter()
-            .chain(always)
-            .map(|capability| PluginCapability { r#type: Some(capability) })
-            .collect();
+        ]
+        .map(|capability| PluginCapability { r#type: Some(capability) })
+        .to_vec();
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 
@@ -69,7 +67,7 @@ mod tests {
     async fn probe_follows_the_latches() {
         let readiness = Readiness::new();
         let latch = readiness.latch("zone");
-        let identity = IdentityService::new("x", true, readiness);
+        let identity = IdentityService::new("x", readiness);
         let ready = async || identity.probe(Request::new(ProbeRequest {})).await.unwrap().into_inner().ready;
         assert_eq!(ready().await, Some(false));
         latch.open();
@@ -78,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn info_names_the_driver_and_its_version() {
-        let identity = IdentityService::new("udisk.csi.ucloud.cn", true, Readiness::new());
+        let identity = IdentityService::new("udisk.csi.ucloud.cn", Readiness::new());
         let info =
             identity.get_plugin_info(Request::new(GetPluginInfoRequest {})).await.unwrap().into_inner();
         assert_eq!(info.name, "udisk.csi.ucloud.cn");
@@ -86,18 +84,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_controller_advertises_the_controller_service() {
-        for has_controller in [true, false] {
-            let identity = IdentityService::new("x", has_controller, Readiness::new());
-            let answer = identity.get_plugin_capabilities(Request::new(GetPluginCapabilitiesRequest {}));
-            let capabilities = answer.await.unwrap().into_inner().capabilities;
-            let has = |wanted: Type| capabilities.iter().any(|c| c.r#type == Some(wanted));
-            let service = |r#type: service::Type| Type::Service(Service { r#type: r#type.into() });
-            assert_eq!(has(service(service::Type::ControllerService)), has_controller);
-            assert!(has(service(service::Type::VolumeAccessibilityConstraints)));
-            assert!(has(Type::VolumeExpansion(VolumeExpansion {
-                r#type: volume_expansion::Type::Online.into()
-            })));
-        }
+    async fn the_capabilities_are_the_drivers_not_the_instances() {
+        let identity = IdentityService::new("x", Readiness::new());
+        let answer = identity.get_plugin_capabilities(Request::new(GetPluginCapabilitiesRequest {}));
+        let capabilities = answer.await.unwrap().into_inner().capabilities;
+        let has = |wanted: Type| capabilities.iter().any(|c| c.r#type == Some(wanted));
+        let service = |r#type: service::Type| Type::Service(Service { r#type: r#type.into() });
+        assert!(has(service(service::Type::ControllerService)));
+        assert!(has(service(service::Type::VolumeAccessibilityConstraints)));
+        assert!(has(Type::VolumeExpansion(VolumeExpansion {
+            r#type: volume_expansion::Type::Online.into()
+        })));
     }
 }

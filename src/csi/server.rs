@@ -122,7 +122,7 @@ mod tests {
     }
 
     async fn start_identity() -> Running {
-        let identity = IdentityService::new("x", true, Readiness::new());
+        let identity = IdentityService::new("x", Readiness::new());
         start(identity, Operations::new(), STOP_WITHIN).await
     }
 

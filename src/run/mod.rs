@@ -60,7 +60,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let mut routes = RoutesBuilder::default();
     routes.add_service(IdentityServer::new(IdentityService::new(
         config.driver_name.clone(),
-        config.mode.has_controller(),
         readiness.clone(),
     )));
     if config.mode.has_controller() {

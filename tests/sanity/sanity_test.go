@@ -5,9 +5,11 @@ package sanity
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -73,10 +75,11 @@ func judge(t *testing.T, s sandbox, access string) {
 		if o.State != "skipped" {
 			continue
 		}
-		capability := ""
+		// Some reasons are the ends of others.
+		capability, length := "", 0
 		for reason, missing := range notAdvertised {
-			if strings.Contains(o.Message, reason) {
-				capability = missing
+			if strings.Contains(o.Message, reason) && len(reason) > length {
+				capability, length = missing, len(reason)
 			}
 		}
 		if capability == "" {
@@ -87,8 +90,8 @@ func judge(t *testing.T, s sandbox, access string) {
 	passed, skipped := len(states["passed"]), len(states["skipped"])
 	failed := append(states["failed"], append(states["panicked"], states["timedout"]...)...)
 	t.Logf("csi-sanity, %s: %d run, %d passed, %d failed, %d skipped", access, passed+len(failed), passed, len(failed), skipped)
-	for capability, count := range skips {
-		t.Logf("  skipped %d: %s is not advertised", count, capability)
+	for _, capability := range slices.Sorted(maps.Keys(skips)) {
+		t.Logf("  skipped %d: %s is not advertised", skips[capability], capability)
 	}
 	if len(failed) > 0 {
 		t.Errorf("failed:\n%s", describe(failed))
