@@ -5,6 +5,7 @@ their parameters and reads the answers by its own schemas.
 """
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from ucloud.client import Client
 from ucloud.core import exc
+
+# The SDK sets the level of its own logger whenever a client is made.
+logging.disable()
 
 BINARY = os.environ.get("CSI_UDISK_BINARY", str(Path(__file__).parents[2] / "target/debug/csi-udisk"))
 
@@ -44,7 +48,6 @@ class Sandbox:
             "private_key": self.environment["UCLOUD_ACCESS_PRIKEY"],
             "base_url": self.environment["UCLOUD_API_ENDPOINT"],
             "max_retries": 0,
-            "log_level": 50,
         }
         return Client({**settings, **changes})
 
