@@ -6,4 +6,5 @@
 mod calls;
 mod csi;
 mod life;
+mod list;
 mod world;
