@@ -10,8 +10,7 @@ pub(super) async fn serve(args: &SandboxArgs, devices: bool) -> Result<(), Sandb
     let mut signals = Signals::listen().map_err(SandboxError::Signals)?;
     let mut world = World::start(args, devices).await?;
     let outcome = until_signalled(args, devices, &mut world, &mut signals).await;
-    let stopped = world.stop().await;
-    outcome.and(stopped)
+    world.end(outcome).await
 }
 
 async fn until_signalled(

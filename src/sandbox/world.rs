@@ -34,6 +34,8 @@ pub enum SandboxError {
     Tour(String),
     #[error("not everything could be cleaned up: {0}")]
     Leftover(String),
+    #[error("{0}")]
+    Several(String),
 }
 
 /// The driver's processes of a sandbox.
@@ -76,6 +78,8 @@ pub(super) struct World {
     pub(super) url: String,
     config: SimConfig,
     stop: CancellationToken,
+    /// Ends the cloud, after the drivers: what they still do needs it.
+    close: CancellationToken,
     http: JoinHandle<io::Result<()>>,
     drivers: Vec<Driver>,
 }
@@ -94,11 +98,11 @@ impl World {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(SandboxError::Listen)?;
         let address = listener.local_addr().map_err(SandboxError::Listen)?;
-        let stop = CancellationToken::new();
-        let (serving, end) = (cloud.clone(), stop.clone());
+        let (stop, close) = (CancellationToken::new(), CancellationToken::new());
+        let (serving, end) = (cloud.clone(), close.clone());
         let http = tokio::spawn(async move { serving.serve(listener, end).await });
         let url = format!("http://{address}");
-        Ok(Self { cloud, place, url, config, stop, http, drivers: Vec::new() })
+        Ok(Self { cloud, place, url, config, stop, close, http, drivers: Vec::new() })
     }
 
     pub(super) fn socket(&self, role: Role) -> PathBuf {
@@ -189,14 +193,22 @@ impl World {
         }
     }
 
-    /// Stops everything and leaves nothing behind.
-    pub(super) async fn stop(self) -> Result<(), SandboxError> {
+    /// Stops everything after `outcome`, leaves nothing behind, and tells all that went wrong.
+    pub(super) async fn end(self, outcome: Result<(), SandboxError>) -> Result<(), SandboxError> {
+        match (outcome, self.stop().await) {
+            (Err(first), Err(then)) => Err(SandboxError::Several(format!("{first}; {then}"))),
+            (outcome, stopped) => outcome.and(stopped),
+        }
+    }
+
+    async fn stop(self) -> Result<(), SandboxError> {
         self.stop.cancel();
         for (role, task) in self.drivers {
             if let Ok(Err(error)) = task.await {
                 tracing::warn!("the driver of {role} stopped badly: {error}");
             }
         }
+        self.close.cancel();
         let _ = self.http.await;
         let place = self.place;
         // Unmounting writes to disks; the runtime's own threads must not wait for them.

@@ -56,8 +56,7 @@ pub(super) async fn tour(args: &SandboxArgs, means: Means) -> Result<(), Sandbox
         outcome = walk(args, means, &mut world) => outcome,
         signal = signals.next() => Err(SandboxError::Tour(format!("{signal}: the tour ends early"))),
     };
-    let stopped = world.stop().await;
-    outcome.and(stopped)
+    world.end(outcome).await
 }
 
 async fn walk(args: &SandboxArgs, means: Means, world: &mut World) -> Result<(), SandboxError> {
