@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[cfg(feature = "sandbox")]
+use anyhow::anyhow;
 use anyhow::{Context as _, bail};
 use csi_udisk::config::{self, Command, Config, EXIT_FAILURE, EXIT_USAGE};
 use csi_udisk::run::run;
@@ -56,7 +58,8 @@ fn drive(config: Config) -> ExitCode {
 #[cfg(feature = "sandbox")]
 fn simulate(args: config::SandboxArgs) -> anyhow::Result<()> {
     csi_udisk::sandbox::prepare(&args);
-    on_runtime(async { csi_udisk::sandbox::run(args).await.context("sandbox") })
+    // These errors tell their causes themselves.
+    on_runtime(async { csi_udisk::sandbox::run(args).await.map_err(|error| anyhow!("sandbox: {error}")) })
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

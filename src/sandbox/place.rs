@@ -1,7 +1,10 @@
 //! The directory of a sandbox, and how it is left: without a mount, a loop device or a file of ours.
 
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::node::linux::mount::unmount_top;
 use crate::node::linux::mountinfo::{Mount, Mounts};
@@ -10,13 +13,24 @@ use crate::node::linux::mountinfo::{Mount, Mounts};
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// Made here, so it goes as a whole.
-    ours: bool,
+    origin: Origin,
+    /// On the marker, so that no two sandboxes share a directory.
+    _lock: Flock<File>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Nobody else knows it, so it goes with all that is in it.
+    Temporary,
+    /// Made for the caller, who may keep files of his own in it by now.
+    Made,
+    Found,
 }
 
 /// What a sandbox puts into its directory.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "cloud.url",
+    "cloud.url.new",
     "controller.env",
     "node.env",
     "node-2.env",
@@ -25,28 +39,56 @@ const FILES: [&str; 8] = [
     "node-2.sock",
     "data",
 ];
-
+/// Tells a directory that an earlier run was killed in from one with somebody else's files of those names. Goes last.
+const MARKER: &str = ".csi-udisk-sandbox";
 impl Place {
     /// The given directory, made if it is missing, or one of our own.
     pub(super) fn new(given: Option<PathBuf>) -> io::Result<Self> {
         if let Some(path) = given {
             let path = std::path::absolute(path)?;
-            let ours = match std::fs::create_dir(&path) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            let origin = match fs::create_dir(&path) {
+                Ok(()) => Origin::Made,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Origin::Found,
                 Err(error) => return Err(error),
             };
-            return Ok(Self { path: path.canonicalize()?, ours });
+            return Self::take(&path, origin);
         }
         loop {
             let name = format!("csi-udisk-{:06x}", fastrand::u32(..0x0100_0000));
             let path = std::env::temp_dir().join(name);
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path: path.canonicalize()?, ours: true }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::take(&path, Origin::Temporary),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn take(path: &Path, origin: Origin) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let marker = path.join(MARKER);
+        let left_over = marker.exists();
+        if !left_over && let Some(name) = FILES.iter().find(|name| path.join(name).symlink_metadata().is_ok())
+        {
+            let text = format!(
+                "{} holds {name}, which no sandbox left there and which one would overwrite; give another --dir",
+                path.display()
+            );
+            return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+        }
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(marker)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+            let text = format!("another sandbox uses {}", path.display());
+            io::Error::new(io::Error::from(error).kind(), text)
+        })?;
+        let place = Self { path, origin, _lock: lock };
+        if left_over {
+            // Of a run that was killed: its mounts would keep its loop devices alive.
+            if let Some(left) = place.unmount().first() {
+                return Err(io::Error::other(format!("an earlier sandbox was killed here: {left}")));
+            }
+        }
+        Ok(place)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -70,32 +112,38 @@ impl Place {
 
     /// Unmounts what still shows one of this sandbox's disks, wherever callers had it mounted.
     pub(super) fn unmount(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        // A pass can uncover what was mounted below; the kernel lists at most so many stacked on one point.
-        for _ in 0..16 {
+        // A pass can uncover what was mounted below.
+        loop {
             let Ok(mounts) = Mounts::read() else {
                 return vec!["/proc/self/mountinfo is not readable".into()];
             };
             let ours: Vec<&Mount> = mounts.iter().filter(|mount| self.shows_ours(mount)).collect();
-            if ours.is_empty() {
-                return Vec::new();
-            }
-            left = ours
+            let left: Vec<String> = ours
                 .iter()
                 .rev()
                 .filter_map(|mount| unmount_top(&mount.mount_point).err().map(|e| e.to_string()))
                 .collect();
+            if left.len() == ours.len() {
+                return left;
+            }
         }
-        left
     }
 
     fn shows_ours(&self, mount: &Mount) -> bool {
         // Below our directory, or of one of our loop devices, or one of our device nodes bound elsewhere.
-        mount.mount_point.starts_with(&self.path)
+        self.is_below(mount)
             || mount.source.starts_with(&self.path)
             || self.is_our_loop(&mount.source)
             || self.is_our_loop(Path::new(&format!("/sys/dev/block/{}", mount.device)))
             || mount.root.to_string_lossy().contains(&*self.path.join("data/hosts").to_string_lossy())
+    }
+
+    /// In a directory that was given only what is below our part of it: the rest may be anybody's.
+    fn is_below(&self, mount: &Mount) -> bool {
+        match self.origin {
+            Origin::Temporary => mount.mount_point.starts_with(&self.path),
+            Origin::Made | Origin::Found => mount.mount_point.starts_with(self.data()),
+        }
     }
 
     fn is_our_loop(&self, device: &Path) -> bool {
@@ -104,29 +152,89 @@ impl Place {
             return false;
         };
         let backing = Path::new("/sys/class/block").join(name).join("loop/backing_file");
-        std::fs::read_to_string(backing).is_ok_and(|file| Path::new(file.trim()).starts_with(&self.path))
+        fs::read_to_string(backing).is_ok_and(|file| Path::new(file.trim()).starts_with(&self.path))
     }
 
     /// Removes the directory, or our files in one that was there before. Never reaches into a mount.
     pub(super) fn remove(&self) -> io::Result<()> {
         if let Ok(mounts) = Mounts::read()
-            && let Some(mount) = mounts.iter().find(|m| m.mount_point.starts_with(&self.path))
+            && let Some(mount) = mounts.iter().find(|mount| self.is_below(mount))
         {
             let text = format!("{} is still mounted; nothing is removed", mount.mount_point.display());
             return Err(io::Error::other(text));
         }
-        if self.ours {
-            return std::fs::remove_dir_all(&self.path);
+        if self.origin == Origin::Temporary {
+            return fs::remove_dir_all(&self.path);
         }
-        for name in FILES {
+        for name in FILES.into_iter().chain([MARKER]) {
             let path = self.path.join(name);
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(())
+        if self.origin == Origin::Found {
+            return Ok(());
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_of_others_are_neither_overwritten_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        fs::write(dir.path().join("data/precious"), "x").unwrap();
+        let refused = Place::new(Some(dir.path().to_owned())).unwrap_err().to_string();
+        assert!(refused.contains("holds data"), "{refused}");
+        assert_eq!(names(dir.path()), ["data"]);
+        assert!(dir.path().join("data/precious").exists());
+    }
+
+    #[test]
+    fn what_the_caller_keeps_in_the_directory_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        for expected in [vec!["notes"], vec!["notes"]] {
+            let place = Place::new(Some(made.clone())).unwrap();
+            fs::create_dir(place.data()).unwrap();
+            fs::write(place.path().join("cloud.url"), "x").unwrap();
+            fs::write(made.join("notes"), "x").unwrap();
+            place.remove().unwrap();
+            assert_eq!(names(&made), expected);
+        }
+        fs::remove_dir_all(&made).unwrap();
+        Place::new(Some(made.clone())).unwrap().remove().unwrap();
+        assert!(!made.exists());
+    }
+
+    #[test]
+    fn a_directory_serves_one_sandbox_at_a_time_and_again_after_a_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Place::new(Some(dir.path().to_owned())).unwrap();
+        fs::write(first.path().join("cloud.url"), "x").unwrap();
+        let refused = Place::new(Some(dir.path().to_owned())).unwrap_err().to_string();
+        assert!(refused.contains("another sandbox uses"), "{refused}");
+        // A killed process leaves its files, and the kernel takes its lock away.
+        drop(first);
+        let second = Place::new(Some(dir.path().to_owned())).unwrap();
+        second.remove().unwrap();
+        assert!(names(dir.path()).is_empty());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::{SANDBOX_MAX_DISKS, SimCloud, SimConfig};
@@ -14,6 +15,10 @@ use super::hosts::{BackendError, HostBackend, LoopHosts, LoopOptions};
 use super::place::Place;
 use crate::config::{self, Command, Latency, SandboxArgs};
 use crate::run::{RunError, run};
+
+/// A write that was under way when the sandbox was told to stop may have a mount in use for a moment.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +93,21 @@ impl World {
     /// Starts the cloud and its hosts; with `devices` their disks are loop devices of this machine.
     pub(super) async fn start(args: &SandboxArgs, devices: bool) -> Result<Self, SandboxError> {
         let place = Place::new(args.dir.clone()).map_err(SandboxError::Directory)?;
+        match Self::start_in(args, devices, &place).await {
+            Ok(parts) => Ok(parts(place)),
+            Err(error) => {
+                // The error says more than what the clean-up could.
+                let _ = place.remove();
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_in(
+        args: &SandboxArgs,
+        devices: bool,
+        place: &Place,
+    ) -> Result<impl FnOnce(Place) -> Self + use<>, SandboxError> {
         let config = SimConfig { latencies: latencies(args.latency), ..SimConfig::default() };
         let cloud = if devices {
             let hosts: Arc<dyn HostBackend> =
@@ -102,7 +122,7 @@ impl World {
         let (serving, end) = (cloud.clone(), close.clone());
         let http = tokio::spawn(async move { serving.serve(listener, end).await });
         let url = format!("http://{address}");
-        Ok(Self { cloud, place, url, config, stop, close, http, drivers: Vec::new() })
+        Ok(move |place| Self { cloud, place, url, config, stop, close, http, drivers: Vec::new() })
     }
 
     pub(super) fn socket(&self, role: Role) -> PathBuf {
@@ -210,13 +230,18 @@ impl World {
         }
         self.close.cancel();
         let _ = self.http.await;
-        let place = self.place;
-        // Unmounting writes to disks; the runtime's own threads must not wait for them.
-        let unmounted = tokio::task::spawn_blocking(move || {
-            let left = place.unmount();
-            (place, left)
-        });
-        let (place, left) = unmounted.await.map_err(|e| SandboxError::Leftover(e.to_string()))?;
+        let place = Arc::new(self.place);
+        let start = Instant::now();
+        let left = loop {
+            // Unmounting writes to disks; the runtime's own threads must not wait for them.
+            let here = Arc::clone(&place);
+            let left = tokio::task::spawn_blocking(move || here.unmount()).await;
+            let left = left.map_err(|e| SandboxError::Leftover(e.to_string()))?;
+            if left.is_empty() || start.elapsed() >= FREE_WITHIN {
+                break left;
+            }
+            tokio::time::sleep(FREE_PAUSE).await;
+        };
         self.cloud.shutdown().await;
         if !left.is_empty() {
             return Err(SandboxError::Leftover(left.join("; ")));
