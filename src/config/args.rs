@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::iter::Peekable;
 
 use super::error::Fault;
 use super::flags::{Flag, Kind};
@@ -54,7 +55,7 @@ impl Arguments {
     pub(super) fn parse(table: &'static [&'static Flag], args: impl IntoIterator<Item = OsString>) -> Self {
         let mut parsed =
             Self { values: Vec::new(), wish: Wish::Run, ignored: Vec::new(), faults: Vec::new() };
-        let mut args = args.into_iter();
+        let mut args = args.into_iter().peekable();
         while let Some(argument) = args.next() {
             let argument = match argument.into_string() {
                 Ok(text) => text,
@@ -72,7 +73,7 @@ impl Arguments {
         &mut self,
         table: &'static [&'static Flag],
         argument: &str,
-        rest: &mut impl Iterator<Item = OsString>,
+        rest: &mut Peekable<impl Iterator<Item = OsString>>,
     ) {
         let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
             self.faults.push(Fault::plain(format!("{argument:?} is not a flag; flags start with --")));
@@ -87,7 +88,12 @@ impl Arguments {
             "version" => self.wish = Wish::Version,
             _ => match table.iter().find(|flag| same_name(flag.name, name)) {
                 None => {
-                    self.faults.push(Fault::plain(format!("--{name} is not a flag of csi-udisk; see --help")))
+                    self.faults
+                        .push(Fault::plain(format!("--{name} is not a flag of csi-udisk; see --help")));
+                    // Its value is not quoted: who gives keys as flags should not find them in a log as well.
+                    if inline.is_none() {
+                        rest.next_if(|next| !next.as_encoded_bytes().starts_with(b"-"));
+                    }
                 }
                 Some(flag) => self.store(flag, argument, inline, rest),
             },

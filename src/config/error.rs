@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::args::Given;
-use super::flags::Flag;
+use super::flags::{Flag, Kind};
 
 /// One thing that is wrong, naming the flag and its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,26 @@ impl Fault {
 
     /// A value that cannot be used; `problem` says why and what can.
     pub(super) fn value(flag: &Flag, given: &Given, problem: impl fmt::Display) -> Self {
-        Self(format!("{}: {:?} {} {problem}", flag.label(), given.text, given.origin))
+        let text = if flag.kind == URL { without_secrets(&given.text) } else { given.text.clone() };
+        Self(format!("{}: {text:?} {} {problem}", flag.label(), given.origin))
+    }
+}
+
+/// How the table marks flags whose values are addresses.
+const URL: Kind = Kind::Value("URL");
+
+/// An address without what may be a password or a token: before the last `@`, and after a `?` or `#`.
+fn without_secrets(address: &str) -> String {
+    let (user, rest) = match address.rsplit_once('@') {
+        Some((before, rest)) => {
+            let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
+            (format!("{scheme}***@"), rest)
+        }
+        None => (String::new(), address),
+    };
+    match rest.find(['?', '#']) {
+        Some(at) => format!("{user}{}***", &rest[..=at]),
+        None => format!("{user}{rest}"),
     }
 }
 
@@ -48,3 +67,23 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_what_may_be_secret() {
+        for (address, shown) in [
+            ("api.ucloud.cn", "api.ucloud.cn"),
+            ("ftp://api.ucloud.cn/x", "ftp://api.ucloud.cn/x"),
+            ("http://me:hunter2@host/x", "http://***@host/x"),
+            ("me:hunter2@host", "***@host"),
+            ("http://me:hun?t@r#2@host", "http://***@host"),
+            ("http://host/?Token=hunter2", "http://host/?***"),
+            ("http://host/#hunter2", "http://host/#***"),
+        ] {
+            assert_eq!(without_secrets(address), shown);
+        }
+    }
+}
