@@ -106,6 +106,7 @@ where
                     Ok(Status::aborted("the driver met a fault of its own; see its log, and call again")
                         .into_http())
                 });
+                let answer = answer.map(readable);
                 if let Ok(response) = &answer {
                     // An error is in the headers; a success puts its code behind the body.
                     watched.answered(Status::from_header_map(response.headers()).as_ref());
@@ -126,6 +127,34 @@ async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
         Err(_) => Poll::Ready(None),
     })
     .await
+}
+
+/// The codes that the services and the router give.
+const CODES: [Code; 13] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::NotFound,
+    Code::AlreadyExists,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::Aborted,
+    Code::OutOfRange,
+    Code::Unimplemented,
+    Code::Unavailable,
+];
+
+/// Other codes come from the codec: it could not read the request, so nothing was done. The sidecars would take its
+/// code for "nobody knows what was done", and ask for ever.
+fn readable<R: Default>(response: Response<R>) -> Response<R> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if !CODES.contains(&status.code()) => {
+            Status::invalid_argument(status.message()).into_http()
+        }
+        Some(_) | None => response,
+    }
 }
 
 /// The name of a call without its package: `/csi.v1.Node/NodeStageVolume` is `NodeStageVolume`.
