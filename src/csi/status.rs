@@ -40,6 +40,10 @@ const LONGEST_TEXT: usize = 4096;
 /// Builds the status of a mutating RPC.
 pub fn status(code: Code, message: impl Into<String>) -> Status {
     let mut message = message.into();
+    // Names and paths are quoted as they came, and the text becomes one line of an event.
+    if message.contains(char::is_control) {
+        message = message.replace(char::is_control, " ");
+    }
     if message.len() > LONGEST_TEXT {
         message.truncate(message.floor_char_boundary(LONGEST_TEXT));
         message.push('…');
@@ -82,5 +86,6 @@ mod tests {
         assert!(status.message().len() <= LONGEST_TEXT + '…'.len_utf8());
         assert!(status.message().ends_with("盘…"));
         assert_eq!(super::status(Code::Aborted, "short").message(), "short");
+        assert_eq!(super::status(Code::Aborted, "a\nb\0c\u{1b}").message(), "a b c ");
     }
 }
