@@ -1,8 +1,13 @@
 //! Paths that a caller gives.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use crate::volume::DiskId;
+
+/// The kernel's limits, without the closing NUL.
+const MAX_PATH: usize = 4095;
+const MAX_NAME: usize = 255;
 
 /// Why a path is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +18,12 @@ pub enum PathRefused {
     Upwards { field: &'static str, path: PathBuf },
     #[error("{field} is {path:?}; nothing can be mounted there")]
     Root { field: &'static str, path: PathBuf },
+    #[error("{field} is {path:?}; it must not hold control characters")]
+    Character { field: &'static str, path: PathBuf },
+    #[error("{field} has {length} bytes, longer than the {MAX_PATH} bytes that the kernel takes")]
+    TooLong { field: &'static str, length: usize },
+    #[error("{field} holds a name of {length} bytes, longer than the {MAX_NAME} bytes that the kernel takes")]
+    NameTooLong { field: &'static str, length: usize },
 }
 
 /// Checks a path that something will be mounted at or removed from.
@@ -20,6 +31,16 @@ pub fn check(field: &'static str, path: &Path) -> Result<(), PathRefused> {
     let path_buf = || path.to_owned();
     if !path.is_absolute() {
         return Err(PathRefused::Relative { field, path: path_buf() });
+    }
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.iter().any(u8::is_ascii_control) {
+        return Err(PathRefused::Character { field, path: path_buf() });
+    }
+    if bytes.len() > MAX_PATH {
+        return Err(PathRefused::TooLong { field, length: bytes.len() });
+    }
+    if let Some(name) = path.iter().find(|name| name.len() > MAX_NAME) {
+        return Err(PathRefused::NameTooLong { field, length: name.len() });
     }
     if path.components().any(|component| component == Component::ParentDir) {
         return Err(PathRefused::Upwards { field, path: path_buf() });
@@ -47,5 +68,8 @@ mod tests {
         assert_eq!(refused("some/path"), r#"target_path is "some/path"; it must be an absolute path"#);
         assert_eq!(refused("/a/../etc"), r#"target_path is "/a/../etc"; it must not lead upwards by "..""#);
         assert_eq!(refused("/"), r#"target_path is "/"; nothing can be mounted there"#);
+        assert_eq!(refused("/a\0b"), r#"target_path is "/a\0b"; it must not hold control characters"#);
+        assert!(refused(&"/x".repeat(2048)).contains("4096 bytes, longer than the 4095"));
+        assert!(refused(&format!("/{}", "x".repeat(256))).contains("256 bytes, longer than the 255"));
     }
 }

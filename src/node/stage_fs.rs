@@ -32,7 +32,15 @@ impl Node {
         let read_only = plan::read_only(&request.capability, &access)?;
         let backing = Backing::Fs(device.number());
         let (host, staging_path) = (self.host.clone(), request.staging_path.clone());
-        let at = self.host.calls.run(move || make_free(&host, &as_listed(&staging_path), backing)).await?;
+        let free = move || {
+            let at = make_free(&host, &as_listed(&staging_path), backing)?;
+            if at == At::Free {
+                // Before the disk is written to: where nothing can be mounted, nothing is formatted.
+                mount::is_directory(&staging_path)?;
+            }
+            Ok::<_, StageError>(at)
+        };
+        let at = self.host.calls.run(free).await?;
         let mut may_grow = !read_only;
         match at {
             At::Free => {

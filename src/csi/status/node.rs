@@ -166,7 +166,9 @@ fn grow(error: &GrowError) -> Code {
 
 fn mount_point(error: &PathError) -> Code {
     match error {
-        PathError::Occupied { .. } | PathError::NotEmpty(_) => Code::FailedPrecondition,
+        PathError::Occupied { .. } | PathError::NotEmpty(_) | PathError::Below { .. } => {
+            Code::FailedPrecondition
+        }
         PathError::Host(_) => Code::Unavailable,
     }
 }

@@ -129,19 +129,37 @@ pub enum PathError {
     Occupied { path: PathBuf, found: &'static str, wanted: &'static str },
     #[error("{path} is not empty; it was left as it is, look at what wrote below it", path = .0.display())]
     NotEmpty(PathBuf),
+    #[error("{path} cannot be made, because {above} is not a directory", path = .path.display(), above = .above.display())]
+    Below { path: PathBuf, above: PathBuf },
     #[error(transparent)]
     Host(#[from] HostError),
 }
 
+/// Whether a directory is there; an error if none could be made. Changes nothing.
+pub fn is_directory(path: &Path) -> Result<bool, PathError> {
+    match kind(path)? {
+        Some(Kind::Directory) => Ok(true),
+        Some(other) => Err(occupied(path, other, "a directory")),
+        None => below_directories(path).map(|()| false),
+    }
+}
+
 /// Makes a directory, and what is missing above it.
 pub fn make_directory(path: &Path) -> Result<(), PathError> {
-    match kind(path)? {
-        Some(Kind::Directory) => Ok(()),
-        Some(other) => Err(occupied(path, other, "a directory")),
-        None => {
-            DirBuilder::new().recursive(true).mode(0o750).create(path).doing("make directory", path)?;
-            Ok(())
+    if !is_directory(path)? {
+        DirBuilder::new().recursive(true).mode(0o750).create(path).doing("make directory", path)?;
+    }
+    Ok(())
+}
+
+/// What is above a path is directories as far as it exists; links to directories are as good.
+fn below_directories(path: &Path) -> Result<(), PathError> {
+    let above = path.ancestors().skip(1).find_map(|above| Some((above, fs::metadata(above).ok()?)));
+    match above {
+        Some((above, found)) if !found.is_dir() => {
+            Err(PathError::Below { path: path.to_owned(), above: above.to_owned() })
         }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -151,6 +169,7 @@ pub fn make_file(path: &Path) -> Result<(), PathError> {
         Some(Kind::File) => Ok(()),
         Some(other) => Err(occupied(path, other, "a file for the block device")),
         None => {
+            below_directories(path)?;
             if let Some(parent) = path.parent() {
                 DirBuilder::new()
                     .recursive(true)
@@ -277,6 +296,9 @@ mod tests {
             assert!(matches!(remove_mount_point(&path.join("file")), Err(PathError::NotEmpty(_))));
             assert!(matches!(make_directory(&path.join("file")), Err(PathError::Occupied { .. })));
             assert!(matches!(make_file(&path), Err(PathError::Occupied { .. })));
+            for make in [make_directory, make_file] {
+                assert!(matches!(make(&path.join("file/x/y")), Err(PathError::Below { .. })));
+            }
             fs::remove_file(path.join("file")).unwrap();
             for _ in 0..2 {
                 remove_mount_point(&path).unwrap();
