@@ -103,6 +103,16 @@ fn volume(id: &str) -> Result<DiskId, RequestError> {
     Ok(volume)
 }
 
+/// The volume of a call that takes something away. `None`: no disk can have such an id, so nothing of it is here, and
+/// the call is done; an error would keep the pod or its node waiting for ever.
+fn volume_if_possible(id: &str) -> Result<Option<DiskId>, RequestError> {
+    match volume(id) {
+        Ok(volume) => Ok(Some(volume)),
+        Err(RequestError::NoSuchVolume { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn path(field: &'static str, path: &str) -> Result<PathBuf, RequestError> {
     if path.is_empty() { Err(RequestError::Required(field)) } else { Ok(PathBuf::from(path)) }
 }
@@ -144,11 +154,11 @@ impl v1::node_server::Node for NodeService {
     ) -> Result<Response<v1::NodeUnstageVolumeResponse>, Status> {
         let answer_by = answer_by(&request);
         let request = request.into_inner();
-        let volume = volume(&request.volume_id)?;
-        let unstage = UnstageRequest {
-            volume: volume.clone(),
-            staging_path: path("staging_target_path", &request.staging_target_path)?,
+        let staging_path = path("staging_target_path", &request.staging_target_path)?;
+        let Some(volume) = volume_if_possible(&request.volume_id)? else {
+            return Ok(Response::new(v1::NodeUnstageVolumeResponse {}));
         };
+        let unstage = UnstageRequest { volume: volume.clone(), staging_path };
         let call = Call::new("NodeUnstageVolume", &volume, &request, answer_by);
         self.change(call, |node, progress| async move {
             node.unstage(unstage, &progress).await.map(|()| v1::NodeUnstageVolumeResponse {})
@@ -187,11 +197,11 @@ impl v1::node_server::Node for NodeService {
     ) -> Result<Response<v1::NodeUnpublishVolumeResponse>, Status> {
         let answer_by = answer_by(&request);
         let request = request.into_inner();
-        let volume = volume(&request.volume_id)?;
-        let unpublish = UnpublishRequest {
-            volume: volume.clone(),
-            target_path: path("target_path", &request.target_path)?,
+        let target_path = path("target_path", &request.target_path)?;
+        let Some(volume) = volume_if_possible(&request.volume_id)? else {
+            return Ok(Response::new(v1::NodeUnpublishVolumeResponse {}));
         };
+        let unpublish = UnpublishRequest { volume: volume.clone(), target_path };
         let call = Call::new("NodeUnpublishVolume", &volume, &request, answer_by);
         self.change(call, |node, progress| async move {
             node.unpublish(unpublish, &progress).await.map(|()| v1::NodeUnpublishVolumeResponse {})
