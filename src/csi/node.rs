@@ -26,7 +26,7 @@ use crate::node::{
     UnstageRequest, Usage,
 };
 use crate::progress::Progress;
-use crate::volume::{Capability, DiskId, PublishContext, VolumeContext};
+use crate::volume::{Capability, DiskId, PublishContext, SizeRange, VolumeContext};
 
 /// A file system that lives answers in microseconds.
 const STATS_TIME: Duration = Duration::from_secs(10);
@@ -218,16 +218,12 @@ impl v1::node_server::Node for NodeService {
         request.secrets.clear();
         let volume = volume(&request.volume_id)?;
         let range = request.capacity_range.unwrap_or_default();
-        let required = u64::try_from(range.required_bytes).map_err(|_| {
-            let text =
-                format!("capacity_range.required_bytes is {}; it must not be negative", range.required_bytes);
-            status(Code::InvalidArgument, text)
-        })?;
+        let range = SizeRange::parse(range.required_bytes, range.limit_bytes).map_err(RequestError::from)?;
         let expand = ExpandRequest {
             volume: volume.clone(),
             path: path("volume_path", &request.volume_path)?,
             staging_path: path("staging_target_path", &request.staging_target_path).ok(),
-            required: Some(required).filter(|required| *required > 0),
+            required: Some(range.required_bytes).filter(|required| *required > 0),
         };
         let call = Call::new("NodeExpandVolume", &volume, &request, answer_by);
         self.change(call, |node, progress| async move {
