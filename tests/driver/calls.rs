@@ -7,19 +7,12 @@ use tonic::Code;
 use crate::csi;
 use crate::world::World;
 
-/// The id of the first host, as its node service reports it; no node runs in these tests.
-async fn first_host(world: &World) -> String {
-    let environment = std::fs::read_to_string(world.dir.join("node.env")).unwrap();
-    let id = environment.lines().find_map(|line| line.strip_prefix("CSI_UDISK_NODE_ID="));
-    id.expect("node.env names the host").to_owned()
-}
-
 /// One read before and one after each change, none twice: (list, create, read), (read, attach, read),
 /// (read, detach, read), (read, delete).
 #[tokio::test]
 async fn a_life_without_latency_costs_eleven_calls() {
     let world = World::start("none").await;
-    let host = first_host(&world).await;
+    let host = world.first_host();
     let driver = world.controller().await;
     let mut controller = driver.controller();
     let before = world.total_calls().await;
@@ -74,7 +67,7 @@ async fn simultaneous_creates_of_one_name_make_one_disk() {
 #[tokio::test]
 async fn a_caller_that_gives_up_and_comes_again_joins_the_running_task() {
     let world = World::start("realistic").await;
-    let host = first_host(&world).await;
+    let host = world.first_host();
     let driver = world.controller().await;
     let mut controller = driver.controller();
     let volume = controller.create_volume(csi::create("pvc-joined", "ext4", 10)).await.unwrap().into_inner();
@@ -98,7 +91,7 @@ async fn a_caller_that_gives_up_and_comes_again_joins_the_running_task() {
 #[tokio::test]
 async fn a_stop_in_the_middle_ends_in_time_and_the_next_process_goes_on() {
     let world = World::start("realistic").await;
-    let host = first_host(&world).await;
+    let host = world.first_host();
     let driver = world.controller().await;
     let volume = driver.controller().create_volume(csi::create("pvc-stopped", "ext4", 10)).await.unwrap();
     let id = volume.into_inner().volume.unwrap().volume_id;

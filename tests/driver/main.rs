@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod bad_input;
 mod calls;
 mod csi;
 mod life;

@@ -147,17 +147,19 @@ impl World {
     }
 
     pub async fn controller(&self) -> Driver {
-        self.driver("controller", "controller", &[]).await
+        self.driver("controller", "controller", &[], &[]).await
     }
 
     /// The node service of the first or second host (1, 2).
     pub async fn node(&self, number: usize) -> Driver {
         let name = if number == 1 { "node".to_owned() } else { format!("node-{number}") };
-        self.driver("node", &name, &[]).await
+        self.driver("node", &name, &[], &[]).await
     }
 
-    async fn driver(&self, mode: &str, name: &str, extra: &[&str]) -> Driver {
-        let environment = self.environment(name);
+    /// A driver with more arguments and variables than the sandbox gives; a variable that is empty is not set.
+    pub async fn driver(&self, mode: &str, name: &str, extra: &[&str], variables: &[(&str, &str)]) -> Driver {
+        let mut environment = self.environment(name);
+        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let socket = self.dir.join(format!("{name}.test.sock"));
         let endpoint = format!("unix://{}", socket.display());
         let arguments = [&["--mode", mode, "--endpoint", &endpoint, "--v", "5"], extra].concat();
@@ -166,13 +168,20 @@ impl World {
         Driver { process, channel }
     }
 
-    fn environment(&self, name: &str) -> Vec<(String, String)> {
+    /// The variables that the sandbox has for a driver: `controller`, `node` or `node-2`.
+    pub fn environment(&self, name: &str) -> Vec<(String, String)> {
         fs::read_to_string(self.dir.join(format!("{name}.env")))
             .unwrap()
             .lines()
             .map(|line| line.split_once('=').unwrap())
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect()
+    }
+
+    /// The id of the first host, as its node service reports it.
+    pub fn first_host(&self) -> String {
+        let id = self.environment("node").into_iter().find(|(name, _)| name == "CSI_UDISK_NODE_ID");
+        id.expect("node.env names the host").1
     }
 
     /// The API calls that the cloud has received, by action.
