@@ -96,7 +96,7 @@ mod tests {
             "{status}"
         );
 
-        gate.open(IdentityServer::new(IdentityService::new("x", true, readiness)));
+        gate.open(IdentityServer::new(IdentityService::new("x", readiness)));
         assert_eq!(client.probe(ProbeRequest {}).await.unwrap().into_inner().ready, Some(false));
     }
 }
