@@ -29,15 +29,20 @@ pub fn own_mounts(test: &str) -> bool {
         skip(test, "it mounts file systems, which needs root");
         return false;
     }
-    let this = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
+    let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
-        .arg(this)
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads", "1"])
         .env(MARK, "1")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} failed in its own mount namespace");
+    // Shown only when it tells something, for a second count of the same test would confuse.
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{test} failed in its own mount namespace:\n{text}");
+    for line in text.lines().filter(|line| line.contains("SKIPPED")) {
+        eprintln!("{line}");
+    }
     false
 }
 
