@@ -352,10 +352,10 @@ async fn the_controller_refuses_bad_input_and_leaves_nothing() {
     judge.finish("controller");
 }
 
-/// Bytes in place of a name of CreateVolume, as no well-behaved client sends them.
-#[rustfmt::skip]
 type OddName = (&'static str, fn() -> Vec<u8>, Code, &'static str);
 
+/// Bytes in place of a name of CreateVolume, as no well-behaved client sends them.
+#[rustfmt::skip]
 const UNREADABLE: &[OddName] = &[
     ("name that is not UTF-8", || vec![b'p', 0xff, 0xfe], InvalidArgument, "CreateVolumeRequest.name"),
     ("request of five megabytes", || vec![b'n'; 5 << 20], OutOfRange, "too large"),
