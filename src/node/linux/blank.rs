@@ -12,6 +12,8 @@ use super::device::OpenDevice;
 use super::probe::ReadAt;
 
 const MIB: u64 = 1 << 20;
+/// Past the start of a first partition, which is at 1 MiB and which a lost partition table still leaves.
+const START: u64 = 4 * MIB;
 const SPOT: u64 = 4096;
 /// An allocation group of xfs starts where its maker's rounding put it.
 const WIDE_SPOT: u64 = 64 * 1024;
@@ -61,7 +63,7 @@ fn prove(disk: &dyn ReadAt) -> Result<(), NotBlank> {
     Ok(())
 }
 
-/// Where to read, as half-open ranges of bytes in ascending order: the first and last MiB, the places of backup
+/// Where to read, as half-open ranges of bytes in ascending order: the start, the last MiB, the places of backup
 /// superblocks, and samples.
 fn regions(size: u64) -> Vec<(u64, u64)> {
     let mut spots = BTreeSet::new();
@@ -71,7 +73,7 @@ fn regions(size: u64) -> Vec<(u64, u64)> {
             spots.insert((start, end));
         }
     };
-    add(0, MIB);
+    add(0, START);
     add(size.saturating_sub(MIB), MIB);
     // ext: a group has as many blocks as a block has bits; copies are in group 1 and in powers of 3, 5 and 7.
     for block_size in [1024u64, 2048, 4096, 65536] {
@@ -126,6 +128,18 @@ mod tests {
     fn backup_superblocks_are_read() {
         // ext4 with 4 KiB blocks: group 1; 1 KiB blocks: group 3, one block in; xfs: the second of four groups; btrfs.
         for offset in [134_217_728 + 0x38, 3 * 8_388_608 + 1024 + 0x38, 10 * GIB / 4, 64 * MIB + 0x40] {
+            let disk = TestDisk::blank(10 * GIB).with(offset, &[1]);
+            assert!(
+                matches!(prove(&disk), Err(NotBlank::Data { offset: found }) if found == offset),
+                "{offset}"
+            );
+        }
+    }
+
+    /// A disk that was partitioned, and lost its first sectors: ext4, xfs and btrfs in a first partition.
+    #[test]
+    fn the_first_partition_is_read_though_its_table_is_gone() {
+        for offset in [MIB, MIB + 1024, MIB + 64 * 1024, 2 * MIB, START - 1] {
             let disk = TestDisk::blank(10 * GIB).with(offset, &[1]);
             assert!(
                 matches!(prove(&disk), Err(NotBlank::Data { offset: found }) if found == offset),
