@@ -65,7 +65,8 @@ pub enum AttachError {
     )]
     HostFull { disk: DiskId, host: HostId, count: usize, source: CloudError },
     #[error(
-        "UDisk {disk} went back to Available after the cloud had taken {times} requests to attach it to host {host};          trying again at the next call. If it stays so, ask UCloud's support"
+        "UDisk {disk} went back to Available after the cloud had taken {times} requests to attach it to host \
+         {host}; trying again at the next call. If it stays so, ask UCloud's support"
     )]
     FellBack { disk: DiskId, host: HostId, times: u32 },
     /// Attached, but the node could not tell which device it is.
@@ -225,6 +226,15 @@ impl<C: Cloud> Attach<'_, C> {
             inner.recent.note(self.disk, Change::Attached(self.host.clone()));
             return Ok(Next::Follow);
         };
+        if error.outcome == Outcome::Unknown && error.cause == Cause::AttachFailed {
+            // An answer, though one that promises nothing. The disk is read before anything is concluded; should it
+            // be attached after all, a detach must not trust a picture that shows it free.
+            let next = self.refused(view, error).await;
+            if next.is_err() {
+                inner.recent.note_uncertain(self.disk, Change::Attached(self.host.clone()));
+            }
+            return next;
+        }
         if error.outcome == Outcome::Unknown {
             self.sent += 1;
             inner.recent.note_uncertain(self.disk, Change::Attached(self.host.clone()));

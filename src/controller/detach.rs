@@ -92,7 +92,10 @@ impl<C: Cloud> Controller<C> {
                             view.restart();
                             view.again(String::from("the cloud was asked to detach it")).await?
                         }
-                        Err(error) if error.outcome == Outcome::Unknown => {
+                        // "Detach failed" is an answer, though one that promises nothing: the disk tells.
+                        Err(error)
+                            if error.outcome == Outcome::Unknown && error.cause != Cause::DetachFailed =>
+                        {
                             inner.recent.note_uncertain(disk, Change::Detached(host.clone()));
                             tracing::warn!(%disk, %host, %error, "a detach got no answer; looking");
                             view.trouble(error);
@@ -124,6 +127,9 @@ impl<C: Cloud> Controller<C> {
                                     refusals += 1;
                                 }
                                 if refusals >= TRIES {
+                                    if error.source.outcome == Outcome::Unknown {
+                                        inner.recent.note_uncertain(disk, Change::Detached(host.clone()));
+                                    }
                                     let disk = disk.clone();
                                     return Err(DetachError::Stays { disk, host, source: error });
                                 }

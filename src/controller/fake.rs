@@ -199,11 +199,20 @@ impl Fake {
             (fault, done)
         };
         match (fault, done) {
-            (None, Some(done)) => done.map_err(|cause| error(action, cause, Outcome::NothingHappened)),
-            (Some(Fault::Refused(cause)), _) => Err(error(action, cause, Outcome::NothingHappened)),
+            (None, Some(done)) => done.map_err(|cause| error(action, cause, outcome(cause))),
+            (Some(Fault::Refused(cause)), _) => Err(error(action, cause, outcome(cause))),
             (Some(Fault::Hang | Fault::DoneHang), _) => std::future::pending().await,
             (Some(_) | None, _) => Err(error(action, Cause::NoAnswer, Outcome::Unknown)),
         }
+    }
+}
+
+/// What the client promises of a refusal: a number that only says "failed" promises nothing.
+fn outcome(cause: Cause) -> Outcome {
+    if matches!(cause, Cause::AttachFailed | Cause::DetachFailed) {
+        Outcome::Unknown
+    } else {
+        Outcome::NothingHappened
     }
 }
 

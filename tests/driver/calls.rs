@@ -112,3 +112,29 @@ async fn a_stop_in_the_middle_ends_in_time_and_the_next_process_goes_on() {
     assert!(context.into_inner().publish_context.contains_key("device"));
     assert_eq!(world.calls().await.get("AttachUDisk"), Some(&1));
 }
+
+/// What the scheduler needs to choose another node. csi-sanity is content with any error here.
+#[tokio::test]
+async fn a_full_host_is_resource_exhausted_and_says_how_many_it_has() {
+    let world = World::start("none").await;
+    let host = world.first_host();
+    let driver = world.controller().await;
+    world.control("POST", "limits", r#"{"disks": 100}"#).await;
+    let mut ids = Vec::new();
+    for number in 0..21 {
+        let created =
+            driver.controller().create_volume(csi::create(&format!("pvc-full-{number}"), "block", 10)).await;
+        ids.push(created.unwrap().into_inner().volume.unwrap().volume_id);
+    }
+    let (last, fitting) = ids.split_last().unwrap();
+    for id in fitting {
+        driver.controller().controller_publish_volume(csi::attach(id, &host, "block")).await.unwrap();
+    }
+    let refused =
+        driver.controller().controller_publish_volume(csi::attach(last, &host, "block")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("20") && refused.message().contains(&host), "{refused:?}");
+    // One that goes makes room for it.
+    driver.controller().controller_unpublish_volume(csi::detach(&ids[0], &host)).await.unwrap();
+    driver.controller().controller_publish_volume(csi::attach(last, &host, "block")).await.unwrap();
+}
