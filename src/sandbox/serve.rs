@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use super::hosts::LoopHosts;
 use super::world::{ROLES, Role, SandboxError, World};
 use crate::config::SandboxArgs;
 use crate::shutdown::Signals;
@@ -9,13 +10,12 @@ use crate::shutdown::Signals;
 pub(super) async fn serve(args: &SandboxArgs, devices: bool) -> Result<(), SandboxError> {
     let mut signals = Signals::listen().map_err(SandboxError::Signals)?;
     let mut world = World::start(args, devices).await?;
-    let outcome = until_signalled(args, devices, &mut world, &mut signals).await;
+    let outcome = until_signalled(args, &mut world, &mut signals).await;
     world.end(outcome).await
 }
 
 async fn until_signalled(
     args: &SandboxArgs,
-    devices: bool,
     world: &mut World,
     signals: &mut Signals,
 ) -> Result<(), SandboxError> {
@@ -29,18 +29,18 @@ async fn until_signalled(
     }
     world.publish().map_err(SandboxError::Directory)?;
     // Nobody may be reading; that is no reason to stop serving.
-    let _ = std::io::stdout().write_all(describe(args, devices, world).as_bytes());
+    let _ = std::io::stdout().write_all(describe(args, world).as_bytes());
     tokio::select! {
         _ = signals.next() => Ok(()),
         failure = world.failure() => Err(failure),
     }
 }
 
-fn describe(args: &SandboxArgs, devices: bool, world: &World) -> String {
+fn describe(args: &SandboxArgs, world: &World) -> String {
     let dir = world.place.path().display();
     let mut text = format!("the simulated UCloud serves at {}, also in {dir}/cloud.url\n", world.url);
-    if !devices {
-        text.push_str("its hosts have no block devices: that needs root\n");
+    if let Err(why) = LoopHosts::supported() {
+        text += &format!("its hosts have no block devices: {why}\n");
     }
     if args.cloud_only {
         for role in ROLES {

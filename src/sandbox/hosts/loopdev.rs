@@ -81,10 +81,10 @@ impl LoopHosts {
     /// Whether this process can have loop devices; if not, why.
     pub fn supported() -> Result<(), String> {
         if !nix::unistd::geteuid().is_root() {
-            return Err("loop devices need root".to_owned());
+            return Err("it needs root for loop devices".to_owned());
         }
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control");
-        control.map(|_| ()).map_err(|error| format!("/dev/loop-control: {error}"))
+        control.map(|_| ()).map_err(|error| format!("it needs loop devices, but /dev/loop-control: {error}"))
     }
 
     /// The directory that stands for a host's `/`: it holds `sys/block` and `dev`.

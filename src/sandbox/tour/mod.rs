@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Means;
 use super::cloud::SimCloud;
+use super::hosts::LoopHosts;
 use super::world::{ROLES, Role, SandboxError, World, latencies};
 use crate::config::{Latency, SandboxArgs};
 use crate::node::linux::format;
@@ -77,11 +78,9 @@ async fn walk(args: &SandboxArgs, means: Means, world: &mut World) -> Result<(),
         world.host_id(0),
         world.host_id(1),
     ));
-    if !means.devices {
+    if let Err(why) = LoopHosts::supported() {
         report.say("");
-        report.leave_out(
-            "everything on the hosts (format, mount, write, read): it needs root for loop devices",
-        );
+        report.leave_out(format!("everything on the hosts (format, mount, write, read): {why}"));
     }
 
     let mut controller = Controller::connect(&world.socket(Role::Controller)).await?;
