@@ -114,8 +114,9 @@ async fn a_start_that_fails_ends_with_1_and_a_reason() {
 }
 
 #[tokio::test]
-async fn sigterm_and_sigint_stop_in_order() {
-    for name in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+async fn sigterm_sigint_and_sighup_stop_in_order() {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+    for name in [SIGTERM, SIGINT, SIGHUP] {
         let driver = start().await;
         // A peer that never speaks must not hold it up.
         let _silent = UnixStream::connect(&driver.socket).await.expect("a connection");

@@ -32,7 +32,7 @@ pub(super) fn driver(table: &[&Flag]) -> String {
     }
     let _ = write!(
         text,
-        "\n  --help, --version\n\nExit status: 0 after a stop by SIGTERM or SIGINT, 64 for a fault in the \
+        "\n  --help, --version\n\nExit status: 0 after a stop by SIGTERM, SIGINT or SIGHUP, 64 for a fault in the \
          configuration, 1 when the start\nor the serving failed.\n"
     );
     text
