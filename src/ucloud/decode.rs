@@ -134,10 +134,20 @@ impl<'a> Fields<'a> {
     }
 
     /// The objects below `name`; none when it is absent.
-    pub(crate) fn objects(&self, name: &'static str) -> Vec<Fields<'a>> {
-        let values = self.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let maps = values.iter().filter_map(Value::as_object).enumerate();
-        maps.map(|(index, map)| Fields { action: self.action, place: name, index, map }).collect()
+    pub(crate) fn objects(&self, name: &'static str) -> Result<Vec<Fields<'a>>, DecodeError> {
+        match self.get(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(values)) => self.entries(name, values),
+            Some(_) => Err(self.wrong(name, "a list")),
+        }
+    }
+
+    fn entries(&self, name: &'static str, values: &'a [Value]) -> Result<Vec<Fields<'a>>, DecodeError> {
+        let entry = |(index, value): (usize, &'a Value)| match value {
+            Value::Object(map) => Ok(Fields { action: self.action, place: name, index, map }),
+            _ => Err(self.error(format!("{}[{index}] is not an object", self.name(name)))),
+        };
+        values.iter().enumerate().map(entry).collect()
     }
 
     /// A set of a listing and how many the cloud counted in all. Empty only when the cloud says so.
@@ -150,14 +160,7 @@ impl<'a> Fields<'a> {
             Some(_) => return Err(self.wrong(name, "a list")),
             None => return Err(self.error(format!("{name} is missing"))),
         };
-        let mut entries = Vec::with_capacity(values.len());
-        for (index, value) in values.iter().enumerate() {
-            let Value::Object(map) = value else {
-                return Err(self.error(format!("{name}[{index}] is not an object")));
-            };
-            entries.push(Fields { action: self.action, place: name, index, map });
-        }
-        Ok(Set { answer: *self, name, total, entries })
+        Ok(Set { answer: *self, name, total, entries: self.entries(name, values)? })
     }
 }
 
@@ -178,7 +181,8 @@ impl Set<'_> {
     }
 
     /// The entry that was asked for by its id, out of the decoded ones. `None` only when the cloud answers an
-    /// empty set; others' entries mean that the filter was not understood.
+    /// empty set and counts none: half an answer must not say that a disk is gone. Others' entries mean that the
+    /// filter was not understood.
     pub(crate) fn single<T>(
         &self,
         wanted: &str,
@@ -186,9 +190,9 @@ impl Set<'_> {
         id: impl Fn(&T) -> &str,
     ) -> Result<Option<T>, DecodeError> {
         if self.entries.is_empty() {
-            return match self.total {
-                None | Some(0) => Ok(None),
-                Some(total) => {
+            return match self.total()? {
+                0 => Ok(None),
+                total => {
                     Err(self.answer.error(format!("{} is empty while TotalCount is {total}", self.name)))
                 }
             };
@@ -348,12 +352,13 @@ pub(crate) mod tests {
             set.single("a", |entry| entry.required("Id"), |id| id.as_str())
         };
         assert_eq!(single(json!({"DataSet": [], "TotalCount": 0})), Ok(None));
-        assert_eq!(single(json!({"DataSet": []})), Ok(None));
         assert_eq!(single(json!({"DataSet": null, "TotalCount": "0"})), Ok(None));
         assert_eq!(single(json!({"DataSet": [{"Id": "b"}, {"Id": "a"}]})), Ok(Some("a".into())));
         for value in [
             json!({}),
             json!({"TotalCount": 0}),
+            json!({"DataSet": []}),
+            json!({"DataSet": [], "TotalCount": null}),
             json!({"DataSet": null}),
             json!({"DataSet": null, "TotalCount": 1}),
             json!({"DataSet": [], "TotalCount": 1}),

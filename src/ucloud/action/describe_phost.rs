@@ -67,20 +67,20 @@ fn host(fields: &Fields<'_>) -> Result<Host, DecodeError> {
         zone: fields.parsed("Zone", Zone::parse)?,
         state: fields.required_or_empty("PMStatus")?,
         machine_type: fields.text("PHostType")?,
-        private_ips: private_ips(fields),
+        private_ips: private_ips(fields)?,
         rdma_cluster: fields.text("RdmaClusterId")?,
     })
 }
 
 /// The set mixes private and public addresses and does not always say which is which; a node's name is private.
-fn private_ips(fields: &Fields<'_>) -> Vec<IpAddr> {
-    let addresses = fields.objects("IPSet").into_iter().filter_map(|address| {
+fn private_ips(fields: &Fields<'_>) -> Result<Vec<IpAddr>, DecodeError> {
+    let addresses = fields.objects("IPSet")?.into_iter().filter_map(|address| {
         let ip: IpAddr = address.remark("IPAddr")?.parse().ok()?;
         let says_private =
             address.remark("OperatorName").is_some_and(|name| name.eq_ignore_ascii_case("private"));
         (says_private || is_private(ip)).then_some(ip)
     });
-    addresses.collect()
+    Ok(addresses.collect())
 }
 
 fn is_private(ip: IpAddr) -> bool {

@@ -76,7 +76,7 @@ fn host(fields: &Fields<'_>) -> Result<Host, DecodeError> {
 /// The private addresses, that of the default interface first: it is the node's name.
 fn private_ips(fields: &Fields<'_>) -> Result<Vec<IpAddr>, DecodeError> {
     let mut found = Vec::new();
-    for address in fields.objects("IPSet") {
+    for address in fields.objects("IPSet")? {
         let private = address.remark("Type").is_some_and(|kind| kind.eq_ignore_ascii_case("private"));
         if private && let Some(ip) = address.remark("IP").and_then(|ip| ip.parse().ok()) {
             found.push((address.switch("Default")? != Some(true), ip));
