@@ -207,6 +207,7 @@ impl<T: Transport> Client<T> {
         let response = match tokio::time::timeout_at(limit, self.transport.send(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
+                let request_id = error.request_id.clone();
                 let result = Err(Failure::transport(facts, error));
                 return Sent { result, request_id: None, taken: false };
             }

@@ -75,7 +75,7 @@ impl Failure {
 
     /// No answer came.
     pub(crate) fn transport(facts: Facts, error: TransportError) -> Self {
-        let TransportError { kind, message } = error;
+        let TransportError { kind, message, .. } = error;
         match kind {
             TransportErrorKind::NotSent => {
                 let outcome = Outcome::NothingHappened;

@@ -95,7 +95,7 @@ impl Transport for Scripted {
                 Answer::NotSent => (TransportErrorKind::NotSent, "connection refused"),
                 Answer::Lost => (TransportErrorKind::MayBeSent, "connection reset"),
             };
-            return Err(TransportError { kind, message: message.to_owned() });
+            return Err(TransportError { kind, message: message.to_owned(), request_id: None });
         }
     }
 }

@@ -88,6 +88,8 @@ pub struct TransportError {
     pub kind: TransportErrorKind,
     /// The whole chain of causes, without URL and secrets.
     pub message: String,
+    /// Header [`REQUEST_ID_HEADER`], when the answer broke off behind its head.
+    pub request_id: Option<String>,
 }
 
 /// Sends requests. Redirects are never followed (a signature is not for another host), and nothing is sent twice.
@@ -179,21 +181,27 @@ impl Transport for ReqwestTransport {
             .headers()
             .get(REQUEST_ID_HEADER)
             .and_then(|value| value.to_str().ok())
-            .filter(|id| !id.is_empty())
+            .filter(|id| is_request_id(id))
             .map(str::to_owned);
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(describe)? {
-            if body.len() + chunk.len() > MAX_RESPONSE {
-                return Err(TransportError {
-                    kind: TransportErrorKind::TooLarge,
-                    message: format!("the answer (HTTP {status}) is larger than {MAX_RESPONSE} bytes"),
-                });
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE => {
+                    let message = format!("the answer (HTTP {status}) is larger than {MAX_RESPONSE} bytes");
+                    return Err(TransportError { kind: TransportErrorKind::TooLarge, message, request_id });
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => return Ok(HttpResponse { status, request_id, body }),
+                Err(error) => return Err(TransportError { request_id, ..describe(error) }),
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(HttpResponse { status, request_id, body })
     }
+}
+
+/// The cloud's are UUIDs. What stands between could put anything there, and errors and logs show it.
+fn is_request_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 fn describe(error: reqwest::Error) -> TransportError {
@@ -213,7 +221,7 @@ fn describe(error: reqwest::Error) -> TransportError {
         }
         cause = inner.source();
     }
-    TransportError { kind, message }
+    TransportError { kind, message, request_id: None }
 }
 
 #[cfg(test)]
