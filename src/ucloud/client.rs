@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::action::Action;
 use super::credentials::{CredentialSource, Credentials};
 use super::decode::Fields;
-use super::envelope::{self, Reply};
+use super::envelope::{self, Reply, Scrub};
 use super::error::Failure;
 use super::limit::{Limiter, Limits, Turn, Unit};
 use super::observe::{Attempt, Observer};
@@ -209,14 +210,21 @@ impl<T: Transport> Client<T> {
             Ok(Err(error)) => {
                 let request_id = error.request_id.clone();
                 let result = Err(Failure::transport(facts, error));
-                return Sent { result, request_id: None, taken: false };
+                return Sent { result, request_id, taken: false };
             }
             Err(_) => {
                 let result = Err(Failure::timed_out(facts, started.elapsed()));
                 return Sent { result, request_id: None, taken: false };
             }
         };
-        let (mut result, taken) = match envelope::open(&response, facts.sensitive) {
+        let scrub = |text: &str| credentials.scrub(&signature, text);
+        let scrub: Option<Scrub<'_>> = if facts.sensitive { None } else { Some(&scrub) };
+        let (mut result, taken) = match envelope::open(&response, scrub) {
+            // A change that answers no more than "done" is believed only if it is this change that was done.
+            Reply::Done(body) if !facts.idempotent && is_of_another(&body, A::NAME) => {
+                let error = Fields::new(A::NAME, &body).error("it is the answer to another action");
+                (Err(Failure::undecodable(facts, &error)), true)
+            }
             Reply::Done(body) => {
                 let fields = Fields::new(A::NAME, &body);
                 (action.answer(&fields).map_err(|error| Failure::undecodable(facts, &error)), true)
@@ -285,6 +293,12 @@ impl<T: Transport> Client<T> {
         );
         self.observer.attempt(&attempt);
     }
+}
+
+/// Whether an answer names an action that is not the one that was asked for, as answers that were mixed up do.
+fn is_of_another(body: &Map<String, Value>, action: &str) -> bool {
+    let named = body.get("Action").and_then(Value::as_str).unwrap_or_default();
+    !named.is_empty() && named.strip_suffix("Response").unwrap_or(named) != action
 }
 
 #[cfg(test)]

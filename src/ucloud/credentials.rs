@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::metadata::{Metadata, MetadataError};
+use super::params;
 use super::sts::{Roles, Sts};
 use super::transport::Transport;
 use crate::cloud::Deadline;
@@ -35,19 +36,36 @@ impl Credentials {
         }
     }
 
-    /// Blanks the keys where a foreign text quotes them.
-    pub(super) fn scrub(&self, text: &str) -> String {
+    /// Blanks keys and signature where a foreign text quotes them, in whatever spelling, whole or cut off at the end.
+    /// The text must be all of what arrived: of one that was shortened here, a rest could remain.
+    pub(super) fn scrub(&self, signature: &str, text: &str) -> String {
         // Shorter ones are no real keys and would blank ordinary words.
         const SHORTEST: usize = 6;
-        let secrets = [Some(&self.public_key), Some(&self.private_key), self.security_token.as_ref()];
+        let keys = [Some(&self.public_key), Some(&self.private_key), self.security_token.as_ref()];
+        let keys = keys.into_iter().flatten().map(|key| key.expose_secret());
         let mut text = text.to_owned();
-        for secret in secrets.into_iter().flatten().map(|secret| secret.expose_secret()) {
-            if secret.len() >= SHORTEST && text.contains(secret) {
-                text = text.replace(secret, "***");
+        for secret in keys.chain([signature]).filter(|secret| secret.len() >= SHORTEST) {
+            for spelling in spellings(secret) {
+                text = text.replace(&spelling, "***");
+                let cut = (SHORTEST..spelling.len()).rev().filter_map(|end| spelling.get(..end));
+                if let Some(rest) = cut.into_iter().find_map(|start| text.strip_suffix(start)) {
+                    text = format!("{rest}***");
+                }
             }
         }
         text
     }
+}
+
+/// How forms, URLs and JSON write a text.
+fn spellings(secret: &str) -> [String; 4] {
+    let mut form = String::new();
+    params::escape(&mut form, secret);
+    let mut small = form.clone();
+    for (at, _) in form.match_indices('%') {
+        small.replace_range(at..at + 3, &form[at..at + 3].to_ascii_lowercase());
+    }
+    [secret.to_owned(), form, small, secret.replace('/', "\\/")]
 }
 
 /// Why there are no keys.
@@ -275,9 +293,20 @@ mod tests {
         let keys = Credentials::temporary("publichunter", "privatehunter", "tokenhunter", None);
         let source = CredentialSource::<Scripted>::keys(keys.clone());
         assert!(!format!("{keys:?} {source:?}").contains("hunter"));
-        let text = keys.scrub("signed publichunterX with privatehunter and tokenhunter");
-        assert_eq!(text, "signed ***X with *** and ***");
+        let text =
+            keys.scrub("0123456789", "signed publichunterX with privatehunter and tokenhunter by 0123456789");
+        assert_eq!(text, "signed ***X with *** and *** by ***");
         let tiny = Credentials::keys("a".into(), "e".into());
-        assert_eq!(tiny.scrub("a message"), "a message");
+        assert_eq!(tiny.scrub("", "a message"), "a message");
+        let odd = Credentials::keys("a+key/hunter==".into(), "private".into());
+        for text in [
+            "a+key/hunter==",
+            "a%2Bkey%2Fhunter%3D%3D",
+            "a%2bkey%2fhunter%3d%3d",
+            "a+key\\/hunter==",
+            "a+key/hu",
+        ] {
+            assert_eq!(odd.scrub("", &format!("PublicKey={text}")), "PublicKey=***");
+        }
     }
 }

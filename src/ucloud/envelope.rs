@@ -41,9 +41,12 @@ pub(crate) enum Strange {
     TooLarge,
 }
 
-/// Opens an answer. `sensitive`: nothing of the body may be quoted.
-pub(crate) fn open(response: &HttpResponse, sensitive: bool) -> Reply {
-    let quote = || if sensitive { String::new() } else { quote(&response.body) };
+/// Takes secrets out of a text that an error will quote.
+pub(crate) type Scrub<'a> = &'a dyn Fn(&str) -> String;
+
+/// Opens an answer. Without a way to scrub, nothing of a strange one may be quoted.
+pub(crate) fn open(response: &HttpResponse, scrub: Option<Scrub<'_>>) -> Reply {
+    let quote = || scrub.map(|scrub| quote(&response.body, scrub)).unwrap_or_default();
     let status = response.status;
     if response.body.len() > MAX_RESPONSE {
         return Reply::Strange(Strange::TooLarge);
@@ -70,7 +73,8 @@ pub(crate) fn open(response: &HttpResponse, sensitive: bool) -> Reply {
         None => Reply::Strange(Strange::NoRetCode { quote: quote() }),
         Some(0) => Reply::Done(body),
         Some(code) => {
-            let message = body.get("Message").and_then(Value::as_str).map(printable).unwrap_or_default();
+            let message = body.get("Message").and_then(Value::as_str).unwrap_or_default();
+            let message = printable(&scrub.map_or_else(|| message.to_owned(), |scrub| scrub(message)));
             let message = if message.is_empty() { "no message".to_owned() } else { message };
             Reply::Refused { code, message, gateway: status >= 400 }
         }
@@ -86,9 +90,9 @@ fn ret_code(value: &Value) -> Option<i64> {
     }
 }
 
-/// The start of a body for an error text, on one line.
-fn quote(body: &[u8]) -> String {
-    let text = printable(&String::from_utf8_lossy(&body[..body.len().min(4 * QUOTE)]));
+/// The start of a body for an error text, on one line. Scrubbed before it is shortened: half a key is one too.
+fn quote(body: &[u8], scrub: Scrub<'_>) -> String {
+    let text = printable(&scrub(&String::from_utf8_lossy(body)));
     if text.is_empty() { ": empty".to_owned() } else { format!(": {text:?}") }
 }
 
@@ -120,7 +124,7 @@ mod tests {
     }
 
     fn open(status: u16, body: &str) -> Reply {
-        super::open(&response(status, body), false)
+        super::open(&response(status, body), Some(&str::to_owned))
     }
 
     #[test]
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn bodies_that_hold_secrets_are_not_quoted() {
         for (status, body) in [(502, "hunter2"), (200, "hunter2"), (200, r#"{"k":"hunter2"}"#)] {
-            let reply = super::open(&response(status, body), true);
+            let reply = super::open(&response(status, body), None);
             assert!(matches!(reply, Reply::Strange(_)));
             assert!(!format!("{reply:?}").contains("hunter2"), "{reply:?}");
         }
@@ -185,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(status in 100_u16..600, body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = super::open(&HttpResponse { status, request_id: None, body }, false);
+            let _ = super::open(&HttpResponse { status, request_id: None, body }, Some(&str::to_owned));
         }
 
         #[test]

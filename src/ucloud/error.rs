@@ -153,7 +153,7 @@ impl Failure {
 
     /// Takes out what an answer may quote of the request's secrets.
     pub(crate) fn scrub(&mut self, credentials: &Credentials, signature: &str) {
-        self.message = credentials.scrub(&self.message).replace(signature, "***");
+        self.message = credentials.scrub(signature, &self.message);
     }
 
     pub(crate) fn into_error(

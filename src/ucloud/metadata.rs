@@ -87,7 +87,7 @@ impl<T: Transport> Metadata<T> {
     ) -> Result<Map<String, Value>, MetadataError> {
         let response = self.get(what, path, Facts::READ_SECRET, deadline).await?;
         let malformed = |problem: String| MetadataError::Malformed { what, problem };
-        match envelope::open(&response, true) {
+        match envelope::open(&response, None) {
             Reply::Done(mut body) => match body.remove("Data") {
                 Some(Value::Object(data)) => Ok(data),
                 _ => Err(malformed("it has no Data".to_owned())),

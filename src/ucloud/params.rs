@@ -61,7 +61,8 @@ impl fmt::Debug for Params {
     }
 }
 
-fn escape(form: &mut String, text: &str) {
+/// Writes a text as forms have it.
+pub(super) fn escape(form: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         match byte {
