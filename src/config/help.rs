@@ -33,7 +33,7 @@ pub(super) fn driver(table: &[&Flag]) -> String {
     let _ = write!(
         text,
         "\n  --help, --version\n\nExit status: 0 after a stop by SIGTERM, SIGINT or SIGHUP, 64 for a fault in the \
-         configuration, 1 when the start\nor the serving failed.\n"
+         configuration,\n1 when the start or the serving failed.\n"
     );
     text
 }
