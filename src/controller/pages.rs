@@ -166,7 +166,7 @@ mod tests {
             }
             match cursor.advance(*len, *total) {
                 Next::Page => offsets.push(cursor.offset),
-                end => return (offsets, end),
+                end @ (Next::End | Next::Short { .. }) => return (offsets, end),
             }
         }
         (offsets, Next::Page)

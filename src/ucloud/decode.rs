@@ -143,9 +143,9 @@ impl<'a> Fields<'a> {
     }
 
     fn entries(&self, name: &'static str, values: &'a [Value]) -> Result<Vec<Fields<'a>>, DecodeError> {
-        let entry = |(index, value): (usize, &'a Value)| match value {
-            Value::Object(map) => Ok(Fields { action: self.action, place: name, index, map }),
-            _ => Err(self.error(format!("{}[{index}] is not an object", self.name(name)))),
+        let entry = |(index, value): (usize, &'a Value)| match value.as_object() {
+            Some(map) => Ok(Fields { action: self.action, place: name, index, map }),
+            None => Err(self.error(format!("{}[{index}] is not an object", self.name(name)))),
         };
         values.iter().enumerate().map(entry).collect()
     }
