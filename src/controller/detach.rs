@@ -1,8 +1,8 @@
 //! ControllerUnpublishVolume: the disk off the node, whatever has become of either.
 
-use crate::cloud::{Cause, Cloud, Deadline, Disk, DiskStatus, Outcome};
+use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskStatus, Host, Outcome};
 use crate::progress::Progress;
-use crate::volume::{DiskId, HostId, NodeRef, Zone};
+use crate::volume::{DiskId, HostId, HostKind, NodeRef, Zone};
 
 use super::recent::{Change, Trust};
 use super::slots::{Slot, Urgency};
@@ -169,6 +169,11 @@ impl<C: Cloud> Controller<C> {
                     let read =
                         read.map_err(|source| Unresolved::Unreadable { what: view.what.clone(), source })?;
                     Ok(match read {
+                        // Neither "not there" nor "there" follows, and both would take a disk from a pod.
+                        Some(read) if read.private_ips.is_empty() => {
+                            let what = view.what.clone();
+                            return Err(Unresolved::Unreadable { what, source: nameless(&read) });
+                        }
                         Some(read) if !read.private_ips.contains(address) => Place::Elsewhere,
                         // On a host that does not exist any more nothing can use the disk.
                         Some(_) | None => Place::Here(host.clone()),
@@ -176,6 +181,22 @@ impl<C: Cloud> Controller<C> {
                 }
             },
         }
+    }
+}
+
+fn nameless(host: &Host) -> CloudError {
+    CloudError {
+        action: match host.id.kind() {
+            HostKind::Virtual => "DescribeUHostInstance",
+            HostKind::BareMetal => "DescribePHost",
+        },
+        cause: Cause::NoAnswer,
+        outcome: Outcome::NothingHappened,
+        ret_code: None,
+        message: format!("host {} has no private address in the answer", host.id),
+        advice: Some("the driver looks again; if it stays so, detach the disk in the console"),
+        request_id: None,
+        attempts: 1,
     }
 }
 

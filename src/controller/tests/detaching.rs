@@ -66,6 +66,11 @@ async fn a_host_that_is_gone_does_not_keep_the_disk() {
     tokio::time::advance(seconds(60)).await;
     bench.detach("bs-1", "10.0.0.77").await.unwrap();
     assert_eq!(bench.cloud.truth("bs-1").unwrap().host, Some(host_id("uhost-b")));
+    // One whose address the cloud leaves out may be the node or not.
+    bench.cloud.model().hosts.iter_mut().for_each(|host| host.private_ips.clear());
+    let error = bench.detach("bs-1", "10.0.0.77").await.unwrap_err();
+    assert!(matches!(error, DetachError::Unresolved(_)), "{error}");
+    assert_eq!(bench.cloud.truth("bs-1").unwrap().host, Some(host_id("uhost-b")));
 }
 
 #[tokio::test(start_paused = true)]
