@@ -55,7 +55,8 @@ pub(crate) fn open(response: &HttpResponse, scrub: Option<Scrub<'_>>) -> Reply {
     let code = parsed.as_ref().ok().and_then(|body| ret_code(body.get("RetCode")?));
     match (status, code) {
         (300..=399, _) => return Reply::Strange(Strange::Redirect { status }),
-        (429, _) => return Reply::Strange(Strange::TooMany),
+        // With a success in its body it may come from behind whoever counts requests.
+        (429, code) if code != Some(0) => return Reply::Strange(Strange::TooMany),
         (200..=299, _) => {}
         // A success under an error status is not believed; an error is at least worth its words.
         (_, None | Some(0)) => return Reply::Strange(Strange::Status { status, quote: quote() }),
@@ -153,6 +154,7 @@ mod tests {
             (404, "", "HTTP 404: empty"),
             (301, r#"{"RetCode":0}"#, "redirect"),
             (429, r#"{"RetCode":153}"#, "too many requests"),
+            (429, r#"{"RetCode":0}"#, "HTTP 429: \"{"),
         ];
         for (status, body, part) in cases {
             match open(status, body) {
