@@ -8,6 +8,7 @@ use crate::cloud::{Attachment, Cause, Cloud, CloudError, Deadline, Disk, DiskSta
 use crate::progress::Progress;
 use crate::volume::{DiskId, HostId, NodeRef, PublishContext, Zone};
 
+use super::error::Because;
 use super::recent::{Change, Trust};
 use super::slots::{Slot, Urgency};
 use super::view::{Backoff, Sight, View, place, state, word};
@@ -65,10 +66,11 @@ pub enum AttachError {
     )]
     HostFull { disk: DiskId, host: HostId, count: usize, source: CloudError },
     #[error(
-        "UDisk {disk} went back to Available after the cloud had taken {times} requests to attach it to host \
-         {host}; trying again at the next call. If it stays so, ask UCloud's support"
+        "UDisk {disk} is Available after {times} requests to attach it to host {host}, none of which the cloud refused; \
+         trying again at the next call. If it stays so, ask UCloud's support{}",
+        Because(.source)
     )]
-    FellBack { disk: DiskId, host: HostId, times: u32 },
+    FellBack { disk: DiskId, host: HostId, times: u32, source: Option<CloudError> },
     /// Attached, but the node could not tell which device it is.
     #[error(
         "UDisk {disk} is attached to host {host}, but the cloud does not say as which device; looking again at the \
@@ -181,7 +183,12 @@ impl<C: Cloud> Attach<'_, C> {
                 }
                 Step::Send(_) if self.sent >= TRIES => {
                     let (host, times) = (self.host.clone(), self.sent);
-                    return Err(AttachError::FellBack { disk: disk(), host, times });
+                    return Err(AttachError::FellBack {
+                        disk: disk(),
+                        host,
+                        times,
+                        source: view.last_trouble(),
+                    });
                 }
                 Step::Send(zone) if slot.is_some() => match self.send(&mut view, zone).await? {
                     Next::Follow => {

@@ -12,7 +12,7 @@ use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, Ne
 use crate::progress::Progress;
 use crate::volume::{DiskId, DiskName, FsType, Parameters, SizeRequest, TopologyRequirement, Zone};
 
-use super::error::Seconds;
+use super::error::{Because, Seconds};
 use super::names::Known;
 use super::placement::{self, Place};
 use super::recent::{Change, Trust};
@@ -62,6 +62,12 @@ pub enum CreateError {
     /// The disk was deleted while it was waited for.
     #[error("UDisk {disk} ({name}) was deleted by somebody while it was being made; it will be made again")]
     Vanished { name: DiskName, disk: DiskId },
+    /// Handed out, it would give two claims one disk.
+    #[error(
+        "UDisk {disk}, which the cloud gave out for {name}, bears the name {found:?}: it may be another volume's and is \
+         not used; the name is looked up again at the next call"
+    )]
+    Foreign { name: DiskName, disk: DiskId, found: String },
     /// Nothing was made; the verdict is never `Uncertain`.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -287,6 +293,12 @@ impl<C: Cloud> Create<'_, C> {
                     self.controller.inner.names.deleted(&disk, None);
                     return Err(CreateError::Vanished { name: self.name.clone(), disk });
                 }
+                (Some(disk), Trust::Sound | Trust::Young) if disk.name != self.name.as_str() => {
+                    // Whether a disk was made is as open as without an answer.
+                    self.controller.inner.names.unanswered(self.name.as_str());
+                    let (name, id, found) = (self.name.clone(), disk.id.clone(), disk.name.clone());
+                    return Err(CreateError::Foreign { name, disk: id, found });
+                }
                 (Some(disk), Trust::Sound | Trust::Young) => match &disk.status {
                     DiskStatus::Available
                     | DiskStatus::Attaching
@@ -368,17 +380,6 @@ impl<C: Cloud> Create<'_, C> {
 /// process at every time chooses the same.
 fn precedence(disk: &Disk) -> (bool, u64, DiskId) {
     (disk.status == DiskStatus::Failed, disk.created_at.unwrap_or(u64::MAX), disk.id.clone())
-}
-
-struct Because<'a>(&'a Option<CloudError>);
-
-impl std::fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(error) => write!(f, " ({error})"),
-            None => Ok(()),
-        }
-    }
 }
 
 struct FailedText<'a>(&'a DiskName, &'a DiskId, &'a str, bool, &'a Option<CloudError>);

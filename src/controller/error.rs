@@ -113,3 +113,15 @@ impl fmt::Display for After<'_> {
         }
     }
 }
+
+/// The cause of an error at the end of its text, where there is one.
+pub(super) struct Because<'a>(pub(super) &'a Option<CloudError>);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(error) => write!(f, " ({error})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -76,6 +76,7 @@ impl<'a, C: Cloud> View<'a, C> {
                 Err(error) if reading_again_helps(&error) => {
                     tracing::debug!(disk = %self.id, %error, "a read failed while waiting");
                     self.trouble = Some(error);
+                    self.say();
                 }
                 Err(source) => return Err(Unresolved::Unreadable { what: self.what.clone(), source }),
             }
@@ -89,8 +90,21 @@ impl<'a, C: Cloud> View<'a, C> {
 
     /// Says what the operation is at, to waiting callers and in the error that ends it.
     pub(super) fn phase(&mut self, phase: String) {
-        self.progress.set(phase.as_str());
         self.phase = phase;
+        self.say();
+    }
+
+    /// Whoever waits is told also what goes wrong meanwhile.
+    fn say(&self) {
+        match &self.trouble {
+            Some(trouble) => self.progress.set(format!("{}; lately: {trouble}", self.phase)),
+            None => self.progress.set(self.phase.as_str()),
+        }
+    }
+
+    /// The last thing that went wrong.
+    pub(super) fn last_trouble(&self) -> Option<CloudError> {
+        self.trouble.clone()
     }
 
     /// Remembers a refusal that is tried again, for the error that ends the wait.

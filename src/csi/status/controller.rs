@@ -18,9 +18,10 @@ pub fn create(error: CreateError) -> Status {
         CreateError::Placement(error) => placement(error),
         CreateError::Incompatible { .. } => Code::AlreadyExists,
         // A disk exists, or may exist, or will be made at the next call.
-        CreateError::Unsettled { .. } | CreateError::Failed { .. } | CreateError::Vanished { .. } => {
-            Code::Aborted
-        }
+        CreateError::Unsettled { .. }
+        | CreateError::Failed { .. }
+        | CreateError::Vanished { .. }
+        | CreateError::Foreign { .. } => Code::Aborted,
         CreateError::Call(error) => call(error),
         CreateError::Unresolved(error) => unresolved(error),
     };
@@ -272,6 +273,7 @@ mod tests {
             (failed(true), Aborted),
             (failed(false), Aborted),
             (CreateError::Vanished { name: name(), disk: disk() }, Aborted),
+            (CreateError::Foreign { name: name(), disk: disk(), found: "other".to_owned() }, Aborted),
             (CreateError::Incompatible { name: name(), disk: disk(), differences }, AlreadyExists),
             (PlacementError::NoZone.into(), FailedPrecondition),
             (
@@ -347,7 +349,15 @@ mod tests {
                 },
                 ResourceExhausted,
             ),
-            (AttachError::FellBack { disk: disk(), host: host_id(), times: 3 }, Aborted),
+            (
+                AttachError::FellBack {
+                    disk: disk(),
+                    host: host_id(),
+                    times: 3,
+                    source: Some(cloud(Cause::NoAnswer)),
+                },
+                Aborted,
+            ),
             (AttachError::NoDevice { disk: disk(), host: host_id() }, Aborted),
         ] {
             let text = error.to_string();
