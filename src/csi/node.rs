@@ -140,6 +140,7 @@ impl v1::node_server::Node for NodeService {
             staging_path: path("staging_target_path", &request.staging_target_path)?,
             capability: checked_capability(request.volume_capability.as_ref(), &request.volume_context)?,
             context: PublishContext::parse(&request.publish_context).map_err(RequestError::from)?,
+            volume_context: VolumeContext::parse(&request.volume_context),
         };
         let call = Call::new("NodeStageVolume", &volume, &request, answer_by);
         self.change(call, |node, progress| async move {
@@ -182,6 +183,7 @@ impl v1::node_server::Node for NodeService {
             target_path,
             capability,
             context: PublishContext::parse(&request.publish_context).map_err(RequestError::from)?,
+            volume_context: VolumeContext::parse(&request.volume_context),
             read_only: request.readonly,
         };
         let call = Call::new("NodePublishVolume", &volume, &request, answer_by);

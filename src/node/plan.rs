@@ -33,6 +33,10 @@ pub enum ContentRefused {
     LargerThanDisk { found: FsKind, size: u64, device_size: u64 },
     #[error("it holds {0}, which cannot be mounted as a volume. Nothing was changed")]
     Other(String),
+    #[error(
+        "it holds {0}, whose making was cut off, and no note of this driver says that it was blank before. Nothing was changed"
+    )]
+    Unfinished(FsKind),
     #[error("it is wanted read-only and holds no file system; only a writable use makes one")]
     NothingToRead,
 }
@@ -49,6 +53,7 @@ pub fn plan(
         Content::Unrecognised if read_only => Err(ContentRefused::NothingToRead),
         Content::Unrecognised => Ok(Plan::Format),
         Content::Other(name) => Err(ContentRefused::Other(name)),
+        Content::Unfinished(kind) => Err(ContentRefused::Unfinished(kind)),
         Content::Fs(found) if found.uuid.mark(volume) == Mark::OtherDisk => {
             Err(ContentRefused::OtherDisk { found: found.kind, uuid: found.uuid })
         }

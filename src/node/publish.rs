@@ -13,7 +13,7 @@ use super::linux::staged::{Backing, PathState};
 use super::paths::{self, PathRefused};
 use super::stage::{StageError, StageRequest, Staged};
 use crate::progress::Progress;
-use crate::volume::{AccessMode, Capability, DiskId, PublishContext};
+use crate::volume::{AccessMode, Capability, DiskId, PublishContext, VolumeContext};
 
 /// What to publish where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub struct PublishRequest {
     pub target_path: PathBuf,
     pub capability: Capability,
     pub context: PublishContext,
+    pub volume_context: VolumeContext,
     pub read_only: bool,
 }
 
@@ -63,6 +64,7 @@ impl Node {
             staging_path: request.staging_path.clone(),
             capability: request.capability.clone(),
             context: request.context.clone(),
+            volume_context: request.volume_context,
         };
         let staged = self.ensure_staged(stage, progress).await?;
         progress.set(format!("binding to {}", request.target_path.display()));

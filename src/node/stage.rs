@@ -21,7 +21,7 @@ use super::paths::{self, PathRefused};
 use super::plan::{self, ContentRefused};
 use crate::progress::Progress;
 use crate::volume::slot::SlotError;
-use crate::volume::{Access, Capability, DiskId, Gib, PublishContext, Slot};
+use crate::volume::{Access, Capability, DiskId, Gib, PublishContext, Slot, VolumeContext};
 
 /// What to stage where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct StageRequest {
     pub staging_path: PathBuf,
     pub capability: Capability,
     pub context: PublishContext,
+    pub volume_context: VolumeContext,
 }
 
 /// Why a volume is not staged.

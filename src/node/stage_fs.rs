@@ -19,7 +19,7 @@ use super::linux::staged::Backing;
 use super::plan::{self, Plan};
 use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted};
 use crate::progress::Progress;
-use crate::volume::{FsType, FsUuid, Mark, MountAccess};
+use crate::volume::{BlankSectors, FsType, FsUuid, Mark, MountAccess};
 
 impl Node {
     pub(super) async fn stage_fs(
@@ -86,7 +86,7 @@ impl Node {
         match plan::plan(volume, wanted, read_only, content, device.size()).map_err(refused)? {
             Plan::Format => {
                 progress.set(format!("proving that {path} is blank"));
-                let blank = self.prove_blank(device).await?;
+                let blank = self.prove_blank(device, request.volume_context.blank).await?;
                 progress.set(format!("making {wanted} on {path}"));
                 let found = self.host.format(blank, wanted, FsUuid::of_disk(volume)).await?;
                 info!(%volume, device = %path, fs = %wanted, uuid = %found.uuid, "made a file system");
@@ -123,10 +123,14 @@ impl Node {
             .await
     }
 
-    async fn prove_blank(&self, device: &Arc<OpenDevice>) -> Result<BlankDevice, StageError> {
+    async fn prove_blank(
+        &self,
+        device: &Arc<OpenDevice>,
+        sectors: BlankSectors,
+    ) -> Result<BlankDevice, StageError> {
         let path = device.path().to_owned();
         let device = Arc::clone(device);
-        let proof = self.host.calls.run(move || BlankDevice::prove(device)).await;
+        let proof = self.host.calls.run(move || BlankDevice::prove(device, sectors)).await;
         proof.map_err(|reason| StageError::NotBlank { device: path, reason })
     }
 

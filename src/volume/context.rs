@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DiskType, FsType, Gib};
+use super::{BlankSectors, DiskType, FsType, Gib};
 
 /// Facts on a volume that never change: what CSI calls volume context and Kubernetes volume attributes.
 ///
@@ -17,24 +17,32 @@ pub struct VolumeContext {
     pub disk_type: Option<DiskType>,
     /// The file system that the StorageClass names, for callers that leave it out of the capability.
     pub fs: Option<FsType>,
+    /// What the disk shows where nothing was written.
+    pub blank: BlankSectors,
 }
 
 impl VolumeContext {
     pub const TYPE: &'static str = "type";
     pub const FS_TYPE: &'static str = "fsType";
+    pub const NOISE: &'static str = "blankReadsAsNoise";
 
     pub fn parse(map: &BTreeMap<String, String>) -> Self {
         Self {
             disk_type: map.get(Self::TYPE).and_then(|word| DiskType::from_word(word)),
             fs: map.get(Self::FS_TYPE).and_then(|word| FsType::from_word(word)),
+            blank: map.get(Self::NOISE).and_then(|word| BlankSectors::from_noise(word)).unwrap_or_default(),
         }
     }
 
     pub fn to_map(self) -> BTreeMap<String, String> {
-        [(Self::TYPE, self.disk_type.map(DiskType::word)), (Self::FS_TYPE, self.fs.map(FsType::word))]
-            .into_iter()
-            .filter_map(|(key, word)| Some((key.to_owned(), word?.to_owned())))
-            .collect()
+        [
+            (Self::TYPE, self.disk_type.map(DiskType::word)),
+            (Self::FS_TYPE, self.fs.map(FsType::word)),
+            (Self::NOISE, (self.blank == BlankSectors::Noise).then_some("yes")),
+        ]
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word?.to_owned())))
+        .collect()
     }
 }
 
@@ -159,12 +167,21 @@ mod tests {
 
     #[test]
     fn a_volume_context_is_read_leniently() {
-        let context = VolumeContext { disk_type: Some(DiskType::Rssd), fs: Some(FsType::Xfs) };
+        let context = VolumeContext {
+            disk_type: Some(DiskType::Rssd),
+            fs: Some(FsType::Xfs),
+            ..VolumeContext::default()
+        };
         assert_eq!(context.to_map(), map(&[("type", "rssd"), ("fsType", "xfs")]));
         assert_eq!(VolumeContext::parse(&context.to_map()), context);
+        let noisy = VolumeContext { blank: BlankSectors::Noise, ..context };
+        let entries = [("type", "rssd"), ("fsType", "xfs"), ("blankReadsAsNoise", "yes")];
+        assert_eq!(noisy.to_map(), map(&entries));
+        assert_eq!(VolumeContext::parse(&noisy.to_map()), noisy);
         let odd = map(&[
             ("type", "tape"),
             ("fsType", ""),
+            ("blankReadsAsNoise", "maybe"),
             ("storage.kubernetes.io/csiProvisionerIdentity", "1-8081-udisk.csi.ucloud.cn"),
         ]);
         assert_eq!(VolumeContext::parse(&odd), VolumeContext::default());

@@ -1,5 +1,6 @@
 //! Pure values of the driver: what a disk, a size, a name or a parameter *is*. No I/O, no async, no clocks.
 
+pub mod blank;
 pub mod capability;
 pub mod capacity;
 pub mod context;
@@ -14,6 +15,7 @@ pub mod parameters;
 pub mod slot;
 pub mod topology;
 
+pub use blank::BlankSectors;
 pub use capability::{Access, AccessMode, Capability, FsType, MountAccess};
 pub use capacity::{Gib, SizeRange, SizeRequest};
 pub use context::{PublishContext, VolumeContext};

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{DiskType, FsType};
+use super::blank::yes_or_no;
+use super::{BlankSectors, DiskType, FsType};
 
 /// The keys.
 pub mod key {
@@ -18,13 +19,14 @@ pub mod key {
     pub const CHARGE_TYPE: &str = "chargeType";
     pub const QUANTITY: &str = "quantity";
     pub const CMK_ID: &str = "cmkId";
+    pub const NOISE: &str = "blankReadsAsNoise";
     pub const BUSINESS_GROUP: &str = "businessGroup";
     /// The API's word for the business group.
     pub const TAG: &str = "tag";
 
     /// In the order in which they are shown.
-    pub const ALL: [&str; 9] =
-        [TYPE, FS_TYPE, CSI_FS_TYPE, DATA_ARK, CHARGE_TYPE, QUANTITY, CMK_ID, BUSINESS_GROUP, TAG];
+    pub const ALL: [&str; 10] =
+        [TYPE, FS_TYPE, CSI_FS_TYPE, DATA_ARK, CHARGE_TYPE, QUANTITY, CMK_ID, NOISE, BUSINESS_GROUP, TAG];
 
     /// What starts so is the sidecars' own, such as the names of claim and volume; it says nothing on the disk.
     pub const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
@@ -81,6 +83,8 @@ pub struct Parameters {
     /// Months or years; always there for prepaid disks, never for others.
     pub quantity: Option<u32>,
     pub cmk_id: Option<String>,
+    /// Noise only with `cmk_id`.
+    pub blank: BlankSectors,
     /// The business group.
     pub tag: Option<String>,
 }
@@ -98,6 +102,8 @@ pub enum ParameterError {
         "parameters {one:?} and {other:?} contradict each other: {one_value:?} and {other_value:?}; set one of them"
     )]
     Contradiction { one: &'static str, one_value: String, other: &'static str, other_value: String },
+    #[error("parameter {key:?} is not possible without {needs:?}")]
+    Needs { key: &'static str, needs: &'static str },
     #[error("parameter {key:?} is not possible with {with:?} {value:?}; {remedy}")]
     Combination { key: &'static str, with: &'static str, value: &'static str, remedy: &'static str },
 }
@@ -125,6 +131,7 @@ impl Parameters {
             charge_type,
             quantity: quantity(map, charge_type)?,
             cmk_id: cmk_id(map, disk_type)?,
+            blank: blank(map)?,
             tag: business_group(map)?,
         })
     }
@@ -141,17 +148,6 @@ fn word<T>(
     match parse(value) {
         Some(parsed) => Ok(Some(parsed)),
         None => Err(ParameterError::Value { key, value: value.clone(), allowed: allowed() }),
-    }
-}
-
-fn yes_or_no(value: &str) -> Option<bool> {
-    let is = |word: &str| value.eq_ignore_ascii_case(word);
-    if is("yes") || is("true") {
-        Some(true)
-    } else if is("no") || is("false") {
-        Some(false)
-    } else {
-        None
     }
 }
 
@@ -216,6 +212,16 @@ fn cmk_id(map: &BTreeMap<String, String>, disk_type: DiskType) -> Result<Option<
     Ok(id)
 }
 
+/// The sectors of a disk that is not encrypted read as zero, so noise on it is data.
+fn blank(map: &BTreeMap<String, String>) -> Result<BlankSectors, ParameterError> {
+    let sectors =
+        word(map, key::NOISE, BlankSectors::from_noise, || words(["yes", "no"]))?.unwrap_or_default();
+    if sectors == BlankSectors::Noise && !map.contains_key(key::CMK_ID) {
+        return Err(ParameterError::Needs { key: key::NOISE, needs: key::CMK_ID });
+    }
+    Ok(sectors)
+}
+
 fn business_group(map: &BTreeMap<String, String>) -> Result<Option<String>, ParameterError> {
     let one = |key| {
         let parse = |value: &str| is_text(value, MAX_BUSINESS_GROUP).then(|| value.to_owned());
@@ -270,6 +276,7 @@ mod tests {
             charge_type: ChargeType::Dynamic,
             quantity: None,
             cmk_id: None,
+            blank: BlankSectors::Zero,
             tag: None,
         }
     }
@@ -303,6 +310,7 @@ mod tests {
             ("chargeType", "month"),
             ("quantity", "9"),
             ("cmkId", "cmk-1"),
+            ("blankReadsAsNoise", "Yes"),
             ("businessGroup", "数据库"),
             ("tag", "数据库"),
             ("csi.storage.k8s.io/pvc/name", "data"),
@@ -317,6 +325,7 @@ mod tests {
             charge_type: ChargeType::Month,
             quantity: Some(9),
             cmk_id: Some("cmk-1".to_owned()),
+            blank: BlankSectors::Noise,
             tag: Some("数据库".to_owned()),
         };
         assert_eq!(all, Ok(expected));
@@ -355,7 +364,7 @@ mod tests {
             ),
             (
                 &[("type", "ssd"), ("Type", "ssd")],
-                r#"unknown parameter "Type"; allowed: type, fsType, csi.storage.k8s.io/fstype, udataArkMode, chargeType, quantity, cmkId, businessGroup, tag"#,
+                r#"unknown parameter "Type"; allowed: type, fsType, csi.storage.k8s.io/fstype, udataArkMode, chargeType, quantity, cmkId, blankReadsAsNoise, businessGroup, tag"#,
             ),
             (
                 &[("type", "ssd"), ("fsType", "ntfs")],
@@ -396,6 +405,14 @@ mod tests {
             (
                 &[("type", "rssd"), ("cmkId", "")],
                 r#"parameter "cmkId" is ""; allowed: the id of a key of UKMS"#,
+            ),
+            (
+                &[("type", "rssd"), ("blankReadsAsNoise", "yes")],
+                r#"parameter "blankReadsAsNoise" is not possible without "cmkId""#,
+            ),
+            (
+                &[("type", "rssd"), ("cmkId", "k"), ("blankReadsAsNoise", "perhaps")],
+                r#"parameter "blankReadsAsNoise" is "perhaps"; allowed: yes, no"#,
             ),
             (
                 &[("type", "ssd"), ("tag", "")],

@@ -15,7 +15,9 @@ use csi_udisk::node::linux::format;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{Node, NodeConfig};
 use csi_udisk::progress::Progress;
-use csi_udisk::volume::{Access, AccessMode, Capability, DiskId, FsType, Gib, MountAccess, PublishContext};
+use csi_udisk::volume::{
+    Access, AccessMode, Capability, DiskId, FsType, Gib, MountAccess, PublishContext, VolumeContext,
+};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -247,6 +249,7 @@ pub struct Volume {
     pub target: PathBuf,
     pub capability: Capability,
     pub context: PublishContext,
+    pub volume_context: VolumeContext,
 }
 
 impl Volume {
@@ -268,6 +271,7 @@ impl Volume {
             target: host.target(id),
             capability: Capability { access, mode: AccessMode::SingleNodeWriter },
             context: PublishContext { device: Some(slot.to_owned()), size: Some(size) },
+            volume_context: VolumeContext::default(),
         }
     }
 
@@ -294,6 +298,7 @@ impl Volume {
             staging_path: self.staging.clone(),
             capability: self.capability.clone(),
             context: self.context.clone(),
+            volume_context: self.volume_context,
         };
         node.stage(request, &Progress::default()).await
     }
@@ -311,6 +316,7 @@ impl Volume {
             target_path: self.target.clone(),
             capability: self.capability.clone(),
             context: self.context.clone(),
+            volume_context: self.volume_context,
             read_only,
         };
         node.publish(request, &Progress::default()).await

@@ -91,6 +91,7 @@ fn request(name: &str) -> CreateRequest {
             charge_type: ChargeType::Dynamic,
             quantity: None,
             cmk_id: None,
+            blank: crate::volume::BlankSectors::Zero,
             tag: None,
         },
         fs: None,

@@ -37,9 +37,9 @@ impl<C: Cloud> ControllerService<C> {
         let change = Change::of_name(&request.name, &request, what, CREATE_TIME);
         let region = self.region.clone();
         self.run(change, answer_by, |controller, deadline, progress| async move {
-            let fs = wanted.parameters.fs;
+            let (fs, blank) = (wanted.parameters.fs, wanted.parameters.blank);
             let volume = controller.create(wanted, deadline, &progress).await.map_err(errors::create)?;
-            let context = VolumeContext { disk_type: volume.disk_type, fs };
+            let context = VolumeContext { disk_type: volume.disk_type, fs, blank };
             Ok(v1::CreateVolumeResponse { volume: Some(wire_volume(&volume, &region, context)) })
         })
         .await

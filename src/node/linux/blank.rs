@@ -4,27 +4,26 @@
 //! all look like that to signature scanners, and drivers have formatted such disks. Here a single non-zero byte or
 //! a single failed read means "not blank".
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use super::backup;
 use super::device::OpenDevice;
+use super::noise::is_noise;
 use super::probe::ReadAt;
-
-const MIB: u64 = 1 << 20;
-/// Past the start of a first partition, which is at 1 MiB and which a lost partition table still leaves.
-const START: u64 = 4 * MIB;
-const SPOT: u64 = 4096;
-/// An allocation group of xfs starts where its maker's rounding put it.
-const WIDE_SPOT: u64 = 64 * 1024;
-/// Spots spread evenly over the disk, for data that has no signature at all.
-const SAMPLES: u64 = 64;
+use crate::volume::BlankSectors;
 
 /// Why a disk is not taken as blank.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBlank {
     #[error("it holds data at byte {offset}")]
     Data { offset: u64 },
+    #[error("it holds {name} near byte {offset}: it was in use and lost its first blocks")]
+    Backup { name: &'static str, offset: u64 },
+    #[error(
+        "it holds data at byte {offset}, which is not the noise of an encrypted disk that was never written"
+    )]
+    NotNoise { offset: u64 },
     #[error("it could not be read at byte {offset}: {source}")]
     Unreadable { offset: u64, source: io::Error },
 }
@@ -35,8 +34,8 @@ pub struct BlankDevice(Arc<OpenDevice>);
 
 impl BlankDevice {
     /// Reads all regions of the device. Blocking.
-    pub fn prove(device: Arc<OpenDevice>) -> Result<Self, NotBlank> {
-        prove(device.as_ref())?;
+    pub fn prove(device: Arc<OpenDevice>, sectors: BlankSectors) -> Result<Self, NotBlank> {
+        prove(device.as_ref(), sectors)?;
         Ok(Self(device))
     }
 
@@ -45,94 +44,112 @@ impl BlankDevice {
     }
 }
 
-fn prove(disk: &dyn ReadAt) -> Result<(), NotBlank> {
-    let mut buffer = vec![0u8; 256 * 1024];
-    for (start, end) in regions(disk.size()) {
+/// What is read at a time; a multiple of what noise is judged by.
+const CHUNK: u64 = 256 * 1024;
+
+fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
+    let first = read_all(disk, |bytes, start| {
+        let Some(index) = bytes.iter().position(|byte| *byte != 0) else {
+            return Ok(());
+        };
+        let offset = start + index as u64;
+        match sectors {
+            BlankSectors::Zero => Err(NotBlank::Data { offset }),
+            BlankSectors::Noise if is_noise(bytes) => Ok(()),
+            BlankSectors::Noise => Err(NotBlank::NotNoise { offset }),
+        }
+    });
+    // Noise may hide a copy, and of data it may say whose they are.
+    match (&first, sectors) {
+        (Ok(()), BlankSectors::Zero) | (Err(NotBlank::Unreadable { .. }), _) => first,
+        _ => read_all(disk, copy).and(first),
+    }
+}
+
+fn copy(bytes: &[u8], offset: u64) -> Result<(), NotBlank> {
+    backup::name(bytes).map_or(Ok(()), |name| Err(NotBlank::Backup { name, offset }))
+}
+
+/// Reads all regions, until `judge` says no.
+fn read_all(disk: &dyn ReadAt, judge: impl Fn(&[u8], u64) -> Result<(), NotBlank>) -> Result<(), NotBlank> {
+    let mut buffer = Vec::new();
+    for (start, end) in backup::regions(disk.size()) {
         let mut offset = start;
         while offset < end {
-            let length = (end - offset).min(buffer.len() as u64);
-            // No longer than the buffer, whose length is a usize.
-            let part = usize::try_from(length).map_or(&mut [][..], |length| &mut buffer[..length]);
-            disk.read_exact_at(part, offset).map_err(|source| NotBlank::Unreadable { offset, source })?;
-            if let Some(index) = part.iter().position(|byte| *byte != 0) {
-                return Err(NotBlank::Data { offset: offset + index as u64 });
-            }
+            let length = (end - offset).min(CHUNK);
+            // At most `CHUNK`, which is a usize.
+            buffer.resize(usize::try_from(length).unwrap_or_default(), 0);
+            disk.read_exact_at(&mut buffer, offset)
+                .map_err(|source| NotBlank::Unreadable { offset, source })?;
+            judge(&buffer, offset)?;
             offset += length;
         }
     }
     Ok(())
 }
 
-/// Where to read, as half-open ranges of bytes in ascending order: the start, the last MiB, the places of backup
-/// superblocks, and samples.
-fn regions(size: u64) -> Vec<(u64, u64)> {
-    let mut spots = BTreeSet::new();
-    let mut add = |start: u64, length: u64| {
-        let end = start.saturating_add(length).min(size);
-        if start < end {
-            spots.insert((start, end));
-        }
-    };
-    add(0, START);
-    add(size.saturating_sub(MIB), MIB);
-    // ext: a group has as many blocks as a block has bits; copies are in group 1 and in powers of 3, 5 and 7.
-    for block_size in [1024u64, 2048, 4096, 65536] {
-        let group_size = 8 * block_size * block_size;
-        let mut groups = BTreeSet::from([1u64]);
-        for base in [3u64, 5, 7] {
-            let powers = std::iter::successors(Some(base), |power| power.checked_mul(base));
-            groups.extend(powers.take_while(|group| *group <= size / group_size));
-        }
-        for group in groups {
-            add(group.saturating_mul(group_size), SPOT);
-        }
-    }
-    // xfs: equal groups, by the sizes that mkfs.xfs chooses, of at most 1 TiB.
-    for groups in [2u64, 4, 8, 16, 32] {
-        for group in 1..groups {
-            add((size / groups).saturating_mul(group).saturating_sub(WIDE_SPOT / 2) & !(SPOT - 1), WIDE_SPOT);
-        }
-    }
-    for group in 1..=size >> 40 {
-        add((group << 40) - WIDE_SPOT / 2, WIDE_SPOT);
-    }
-    // btrfs: the mirrors of its superblock.
-    for mirror in [64 * MIB, 256 << 30, 1 << 50] {
-        add(mirror, SPOT);
-    }
-    for sample in 1..SAMPLES {
-        add((size / SAMPLES).saturating_mul(sample) & !(SPOT - 1), SPOT);
-    }
-    spots.into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::linux::backup::{START, regions};
+    use crate::node::linux::noise::tests::noise;
     use crate::node::linux::probe::tests::TestDisk;
     use proptest::prelude::*;
 
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
+    const TIB: u64 = 1 << 40;
+
+    fn zero(disk: &TestDisk) -> Result<(), NotBlank> {
+        prove(disk, BlankSectors::Zero)
+    }
 
     #[test]
     fn a_zero_disk_of_any_size_is_blank_and_read_inside_its_bounds() {
         for size in [512, 4096, MIB - 512, MIB, 3 * MIB + 512, 10 * GIB, 8000 * GIB, 32_000 * GIB] {
             let disk = TestDisk::blank(size);
-            assert!(prove(&disk).is_ok(), "{size}");
+            assert!(zero(&disk).is_ok() && prove(&disk, BlankSectors::Noise).is_ok(), "{size}");
             let bytes: usize = disk.reads.borrow().iter().map(|(_, length)| length).sum();
-            assert!(bytes < 12 << 20, "{bytes} bytes read of {size}");
+            assert!(bytes < 45 << 20, "{bytes} bytes read three times of {size}");
         }
     }
 
     #[test]
-    fn backup_superblocks_are_read() {
-        // ext4 with 4 KiB blocks: group 1; 1 KiB blocks: group 3, one block in; xfs: the second of four groups; btrfs.
-        for offset in [134_217_728 + 0x38, 3 * 8_388_608 + 1024 + 0x38, 10 * GIB / 4, 64 * MIB + 0x40] {
-            let disk = TestDisk::blank(10 * GIB).with(offset, &[1]);
-            assert!(
-                matches!(prove(&disk), Err(NotBlank::Data { offset: found }) if found == offset),
-                "{offset}"
-            );
+    fn copies_of_superblocks_are_named_when_the_start_is_lost() {
+        let ext = |group: u64| {
+            let mut copy = vec![0; 1024];
+            copy[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
+            copy[0x4c] = 1;
+            (group, copy, "a copy of an ext superblock")
+        };
+        let xfs = |group: u64| (group, b"XFSB".to_vec(), "a copy of an xfs superblock");
+        let btrfs = |mirror: u64| (mirror + 0x40, b"_BHRfS_M".to_vec(), "a copy of a btrfs superblock");
+        for (size, (offset, bytes, expected)) in [
+            // Groups of 4 KiB blocks: the first, and powers of 3, 5 and 7.
+            (10 * GIB, ext(128 * MIB)),
+            (10 * GIB, ext(27 * 128 * MIB)),
+            (10 * GIB, ext(25 * 128 * MIB)),
+            (10 * GIB, ext(49 * 128 * MIB)),
+            // The last one; and 1 KiB blocks, which count from the second block.
+            (10 * GIB, ext(79 * 128 * MIB)),
+            (10 * GIB, ext(3 * 8 * MIB + KIB)),
+            (20 * GIB, xfs(5 * GIB)),
+            (20 * GIB, xfs(15 * GIB)),
+            (20 * GIB, xfs(20 * GIB / 32)),
+            // Made on 10 GiB and grown.
+            (1000 * GIB, xfs(GIB * 5 / 2)),
+            (32_000 * GIB, xfs(TIB - 4 * KIB)),
+            (32_000 * GIB, xfs(30 * (TIB - 4 * KIB))),
+            (10 * GIB, btrfs(64 * MIB)),
+            (1000 * GIB, btrfs(256 * GIB)),
+        ] {
+            let disk = TestDisk::blank(size).with(offset, &bytes);
+            for sectors in [BlankSectors::Zero, BlankSectors::Noise] {
+                let named =
+                    matches!(prove(&disk, sectors), Err(NotBlank::Backup { name, .. }) if name == expected);
+                assert!(named, "{offset} of {size}: {:?}", prove(&disk, sectors));
+            }
         }
     }
 
@@ -142,7 +159,7 @@ mod tests {
         for offset in [MIB, MIB + 1024, MIB + 64 * 1024, 2 * MIB, START - 1] {
             let disk = TestDisk::blank(10 * GIB).with(offset, &[1]);
             assert!(
-                matches!(prove(&disk), Err(NotBlank::Data { offset: found }) if found == offset),
+                matches!(zero(&disk), Err(NotBlank::Data { offset: found }) if found == offset),
                 "{offset}"
             );
         }
@@ -152,12 +169,27 @@ mod tests {
     fn a_read_error_is_not_blank() {
         for unreadable in [0, 134_217_728, 10 * GIB - 1] {
             let disk = TestDisk { unreadable: Some(unreadable), ..TestDisk::blank(10 * GIB) };
-            assert!(matches!(prove(&disk), Err(NotBlank::Unreadable { .. })), "{unreadable}");
+            for sectors in [BlankSectors::Zero, BlankSectors::Noise] {
+                assert!(matches!(prove(&disk, sectors), Err(NotBlank::Unreadable { .. })), "{unreadable}");
+            }
         }
     }
 
+    #[test]
+    fn noise_is_blank_only_where_that_was_said_and_only_as_a_whole() {
+        let size = 4 * MIB;
+        let bytes = noise(7, 4 << 20);
+        let disk = TestDisk::blank(size).with(0, &bytes);
+        assert!(prove(&disk, BlankSectors::Noise).is_ok());
+        assert!(matches!(zero(&disk), Err(NotBlank::Data { .. })));
+        let text = disk.clone().with(8192, &b"a table of somebody's, with words in it ".repeat(50));
+        assert!(matches!(prove(&text, BlankSectors::Noise), Err(NotBlank::NotNoise { .. })));
+        let copy = disk.with(size / 2, b"XFSB");
+        assert!(matches!(prove(&copy, BlankSectors::Noise), Err(NotBlank::Backup { .. })));
+    }
+
     proptest! {
-        /// No single byte in any region is missed, whatever its value and place.
+        /// No single byte in any region is missed, whatever its value and place, by either reading.
         #[test]
         fn one_byte_is_enough(
             size in 1024u64..40_000 * GIB, region in any::<prop::sample::Index>(), place in any::<u64>(), byte in 1u8..
@@ -166,8 +198,9 @@ mod tests {
             let (start, end) = regions[region.index(regions.len())];
             let offset = start + place % (end - start);
             let disk = TestDisk::blank(size).with(offset, &[byte]);
-            let missed = !matches!(prove(&disk), Err(NotBlank::Data { offset: found }) if found == offset);
+            let missed = !matches!(zero(&disk), Err(NotBlank::Data { offset: found }) if found == offset);
             prop_assert!(!missed, "byte {} of {}", offset, size);
+            prop_assert!(prove(&disk, BlankSectors::Noise).is_err(), "byte {} of {}, as noise", offset, size);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Everything in here is synchronous and may block, unless it is a method of [`Host`], which runs it on threads
 //! that are meant for that. Nothing in here decides what is to be done with a volume.
 
+mod backup;
 pub mod blank;
 pub mod blocking;
 mod detached;
@@ -16,10 +17,12 @@ pub mod grow;
 mod ioctl;
 pub mod mount;
 pub mod mountinfo;
+mod noise;
 pub mod options;
 pub mod privilege;
 pub mod probe;
 pub mod release;
+mod signature;
 pub mod staged;
 pub mod sysfs;
 pub mod usage;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use super::signature;
 use crate::volume::{FsType, FsUuid};
 
 /// Something that can be read at any offset: a block device, or a test's bytes.
@@ -92,6 +93,8 @@ pub enum Content {
     /// Nothing that this table knows. Blank, or anything.
     Unrecognised,
     Fs(FoundFs),
+    /// A file system whose mkfs did not come to its end.
+    Unfinished(FsKind),
     /// Something that is not mounted as a volume, by name.
     Other(String),
 }
@@ -99,14 +102,15 @@ pub enum Content {
 /// Reads the places where signatures live. An error of a single read is an error: half-seen is not seen.
 pub fn probe(disk: &dyn ReadAt) -> io::Result<Content> {
     let head = read(disk, 0, HEAD)?;
-    if let Some(name) = container(&head).or(tail_container(disk)?) {
+    if let Some(name) = signature::wrapper(disk, &head)? {
         return Ok(Content::Other(name.to_owned()));
     }
     let found: Vec<FoundFs> = [ext(&head), xfs(&head), btrfs(&head)].into_iter().flatten().collect();
     Ok(match found.as_slice() {
-        [] => match other_fs(&head).or_else(|| partition_table(&head)) {
-            Some(name) => Content::Other(name.to_owned()),
-            None => Content::Unrecognised,
+        [] => match (unfinished(&head), signature::other(&head)) {
+            (Some(kind), _) => Content::Unfinished(kind),
+            (None, Some(name)) => Content::Other(name.to_owned()),
+            (None, None) => Content::Unrecognised,
         },
         [fs] if fs.size == 0 => Content::Other(format!("a damaged {} superblock", fs.kind)),
         [fs] => Content::Fs(*fs),
@@ -126,24 +130,26 @@ pub fn probe_fs(disk: &dyn ReadAt) -> io::Result<Option<FoundFs>> {
 /// Xfs and btrfs use a device but for less than this.
 pub(super) const GRANULE: u64 = 1 << 20;
 
-/// Holds the superblocks of all file systems, and ZFS's first uberblocks.
+/// Holds the superblocks of all file systems.
 const HEAD: usize = 256 * 1024;
 
 /// Reads what there is of `length` bytes at `offset`; the rest is zero.
-fn read(disk: &dyn ReadAt, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read(disk: &dyn ReadAt, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let there = disk.size().saturating_sub(offset).min(length as u64);
     // At most `length`, which is a usize.
     let there = usize::try_from(there).unwrap_or(length);
-    disk.read_exact_at(&mut bytes[..there], offset)?;
+    if there > 0 {
+        disk.read_exact_at(&mut bytes[..there], offset)?;
+    }
     Ok(bytes)
 }
 
-fn at(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
+pub(super) fn at(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..offset + magic.len()) == Some(magic)
 }
 
-fn le16(bytes: &[u8], offset: usize) -> u16 {
+pub(super) fn le16(bytes: &[u8], offset: usize) -> u16 {
     array(bytes, offset).map_or(0, u16::from_le_bytes)
 }
 
@@ -151,7 +157,7 @@ fn le32(bytes: &[u8], offset: usize) -> u32 {
     array(bytes, offset).map_or(0, u32::from_le_bytes)
 }
 
-fn le64(bytes: &[u8], offset: usize) -> u64 {
+pub(super) fn le64(bytes: &[u8], offset: usize) -> u64 {
     array(bytes, offset).map_or(0, u64::from_le_bytes)
 }
 
@@ -171,7 +177,7 @@ fn uuid(bytes: &[u8], offset: usize) -> FsUuid {
     FsUuid::from_bytes(array(bytes, offset).unwrap_or_default())
 }
 
-const EXT: usize = 1024;
+pub(super) const EXT: usize = 1024;
 const EXT_HAS_JOURNAL: u32 = 0x4;
 const EXT_JOURNAL_DEVICE: u32 = 0x8;
 const EXT_64BIT: u32 = 0x80;
@@ -216,10 +222,10 @@ fn xfs(head: &[u8]) -> Option<FoundFs> {
     })
 }
 
-const BTRFS: usize = 65536;
+pub(super) const BTRFS: usize = 65536;
 
 fn btrfs(head: &[u8]) -> Option<FoundFs> {
-    // One that spans several disks is no volume of ours; see `other_fs`.
+    // One that spans several disks is no volume of ours; see [`signature`].
     (at(head, BTRFS + 0x40, b"_BHRfS_M") && le64(head, BTRFS + 0x88) == 1).then(|| FoundFs {
         kind: FsKind::Btrfs,
         uuid: uuid(head, BTRFS + 0x20),
@@ -229,84 +235,15 @@ fn btrfs(head: &[u8]) -> Option<FoundFs> {
     })
 }
 
-/// What wraps other content: a file system found beside it must not be mounted directly.
-fn container(head: &[u8]) -> Option<&'static str> {
-    let lvm =
-        (0..4).any(|sector| at(head, sector * 512, b"LABELONE") && at(head, sector * 512 + 24, b"LVM2 001"));
-    let zfs = (0..128).any(|i| {
-        let uberblock = 128 * 1024 + i * 1024;
-        matches!(le64(head, uberblock), 0x00ba_b10c | 0x0cb1_ba00_0000_0000)
-    });
-    if at(head, 0, b"LUKS\xba\xbe")
-        || (0x4000..=0x40000).step_by(0x4000).any(|o| at(head, o, b"SKUL\xba\xbe"))
-    {
-        Some("a LUKS encrypted volume")
-    } else if lvm {
-        Some("an LVM2 physical volume")
-    } else if at(head, 0, &MD) || at(head, 4096, &MD) {
-        Some("a member of a Linux software RAID")
-    } else if at(head, 4096 + 24, &BCACHE) {
-        Some("a bcache device")
-    } else if zfs {
-        Some("a member of a ZFS pool")
-    } else if at(head, 512, b"EFI PART") || at(head, 4096, b"EFI PART") {
-        Some("a GPT partition table")
-    } else if [4096usize, 8192, 16384, 65536]
-        .iter()
-        .any(|page| at(head, page - 10, b"SWAPSPACE2") || at(head, page - 10, b"SWAP-SPACE"))
-    {
-        Some("swap space")
+/// Xfs and btrfs mark what they have not finished; ext writes its superblock last.
+fn unfinished(head: &[u8]) -> Option<FsKind> {
+    if at(head, 0, b"XFSB") {
+        Some(FsKind::Xfs)
+    } else if at(head, BTRFS + 0x40, b"!BHRfS_M") {
+        Some(FsKind::Btrfs)
     } else {
         None
     }
-}
-
-const MD: [u8; 4] = 0xa92b_4efc_u32.to_le_bytes();
-const BCACHE: [u8; 16] =
-    [0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81];
-
-/// Containers that keep their description at the end of the disk.
-fn tail_container(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
-    const TAIL: u64 = 128 * 1024;
-    let size = disk.size();
-    let Some(start) = size.checked_sub(TAIL) else {
-        return Ok(None);
-    };
-    // Version 0.90 at the last 64 KiB boundary that leaves 64 KiB; version 1.0 at 8 KiB before the end, to 4 KiB.
-    let old = (size & !0xffff).saturating_sub(0x10000);
-    let new = size.saturating_sub(0x2000) & !0xfff;
-    let tail = read(disk, start, 128 * 1024)?;
-    let is_md = |offset: u64| {
-        offset.checked_sub(start).and_then(|o| usize::try_from(o).ok()).is_some_and(|o| at(&tail, o, &MD))
-    };
-    Ok((is_md(old) || is_md(new)).then_some("a member of a Linux software RAID"))
-}
-
-/// Other file systems, for the error text.
-fn other_fs(head: &[u8]) -> Option<&'static str> {
-    const TABLE: [(usize, &[u8], &str); 16] = [
-        (BTRFS + 0x40, b"_BHRfS_M", "a btrfs that spans several disks"),
-        (BTRFS + 0x40, b"!BHRfS_M", "a btrfs whose making was cut off"),
-        (0, b"XFSB", "an xfs whose making was cut off"),
-        (EXT + 0x38, &[0x53, 0xef], "an ext journal device"),
-        (3, b"NTFS    ", "NTFS"),
-        (3, b"EXFAT   ", "exFAT"),
-        (82, b"FAT32   ", "a FAT file system"),
-        (54, b"FAT1", "a FAT file system"),
-        (0, b"hsqs", "squashfs"),
-        (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "erofs"),
-        (1024, &[0x10, 0x20, 0xf5, 0xf2], "f2fs"),
-        (1030, &[0x34, 0x34], "nilfs2"),
-        (65536 + 52, b"ReIsEr", "reiserfs"),
-        (32769, b"CD001", "an ISO 9660 image"),
-        (32768, b"JFS1", "jfs"),
-        (4120, &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9], "bcachefs"),
-    ];
-    TABLE.iter().find(|(offset, magic, _)| at(head, *offset, magic)).map(|(_, _, name)| *name)
-}
-
-fn partition_table(head: &[u8]) -> Option<&'static str> {
-    (le16(head, 510) == 0xaa55).then_some("an MBR partition table or a boot sector")
 }
 
 #[cfg(test)]
@@ -362,7 +299,7 @@ pub(super) mod tests {
     fn named(disk: TestDisk) -> String {
         match probe(&disk).unwrap() {
             Content::Other(name) => name,
-            other @ (Content::Unrecognised | Content::Fs(_)) => panic!("{other:?}"),
+            other @ (Content::Unrecognised | Content::Fs(_) | Content::Unfinished(_)) => panic!("{other:?}"),
         }
     }
 
@@ -380,7 +317,9 @@ pub(super) mod tests {
     fn fs(disk: &TestDisk) -> FoundFs {
         match probe(disk).unwrap() {
             Content::Fs(fs) => fs,
-            other @ (Content::Unrecognised | Content::Other(_)) => panic!("{other:?}"),
+            other @ (Content::Unrecognised | Content::Unfinished(_) | Content::Other(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -402,21 +341,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn foreign_content_is_named() {
-        let disk = || TestDisk::blank(GIB);
-        assert_eq!(named(disk().with(0, b"LUKS\xba\xbe")), "a LUKS encrypted volume");
-        assert_eq!(named(disk().with(512, b"LABELONE").with(536, b"LVM2 001")), "an LVM2 physical volume");
-        assert_eq!(named(disk().with(GIB - 0x2000, &MD)), "a member of a Linux software RAID");
-        assert_eq!(named(disk().with(GIB - 0x10000, &MD)), "a member of a Linux software RAID");
-        assert_eq!(named(disk().with(512, b"EFI PART")), "a GPT partition table");
-        assert_eq!(named(disk().with(510, &[0x55, 0xaa])), "an MBR partition table or a boot sector");
-        assert_eq!(named(disk().with(4086, b"SWAPSPACE2")), "swap space");
-        assert_eq!(named(disk().with(131_072, &0x00ba_b10c_u64.to_le_bytes())), "a member of a ZFS pool");
-        assert_eq!(named(disk().with(4096 + 24, &BCACHE)), "a bcache device");
-        assert_eq!(named(disk().with(0, b"XFSB").with(126, &[1])), "an xfs whose making was cut off");
-        assert_eq!(named(disk().with(65536 + 64, b"!BHRfS_M")), "a btrfs whose making was cut off");
+    fn unfinished_file_systems_are_told_apart() {
+        let probed = |disk| probe(&disk).unwrap();
+        let xfs = TestDisk::blank(GIB).with(0, b"XFSB").with(126, &[1]);
+        assert_eq!(probed(xfs), Content::Unfinished(FsKind::Xfs));
+        let btrfs = TestDisk::blank(GIB).with(65536 + 64, b"!BHRfS_M");
+        assert_eq!(probed(btrfs), Content::Unfinished(FsKind::Btrfs));
+    }
+
+    #[test]
+    fn what_wraps_a_file_system_hides_it() {
         // A file system inside a RAID member shows at the usual place, and must not be used past the RAID.
-        assert_eq!(named(ext_disk(0x4, 0x2, 0x3).with(4096, &MD)), "a member of a Linux software RAID");
+        let md = 0xa92b_4efc_u32.to_le_bytes();
+        assert_eq!(named(ext_disk(0x4, 0x2, 0x3).with(4096, &md)), "a member of a Linux software RAID");
         assert_eq!(
             named(ext_disk(0x4, 0x2, 0x3).with(0, b"XFSB\0\0\x10\0")),
             "signatures of ext3 and xfs at once"

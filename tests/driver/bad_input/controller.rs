@@ -91,7 +91,7 @@ const CREATE: &[Row<Create>] = &[
     ("type of the API", |r, _| set(r, "type", "SSDDataDisk"), InvalidArgument, "\"SSDDataDisk\"; allowed: sata"),
     ("type with control characters", |r, _| set(r, "type", "s\r\n\u{1b}[31msd"), InvalidArgument, "allowed: sata"),
     ("huge type", |r, _| set(r, "type", &huge()), InvalidArgument, "parameter \"type\" is \"盘"),
-    ("unknown parameter", |r, _| set(r, "iops", "9"), InvalidArgument, "unknown parameter \"iops\"; allowed: type, fsType, csi.storage.k8s.io/fstype, udataArkMode, chargeType, quantity, cmkId, businessGroup, tag"),
+    ("unknown parameter", |r, _| set(r, "iops", "9"), InvalidArgument, "unknown parameter \"iops\"; allowed: type, fsType, csi.storage.k8s.io/fstype, udataArkMode, chargeType, quantity, cmkId, blankReadsAsNoise, businessGroup, tag"),
     ("parameter in other case", |r, _| set(r, "Type", "ssd"), InvalidArgument, "unknown parameter \"Type\""),
     ("empty parameter key", |r, _| set(r, "", "x"), InvalidArgument, "unknown parameter \"\""),
     ("huge parameter key", |r, _| set(r, &huge(), "x"), InvalidArgument, "unknown parameter \"盘"),
