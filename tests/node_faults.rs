@@ -7,13 +7,16 @@ use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use common::{GIB, TestHost, Volume, file_systems, on_a_host, run};
+use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{StatsError, UnpublishError, UnstageError};
-use csi_udisk::volume::{FsType, Gib};
+use csi_udisk::node::linux::{Host, exec};
+use csi_udisk::node::{StageError, StatsError, UnpublishError, UnstageError};
+use csi_udisk::volume::{FsType, Gib, Slot};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -93,6 +96,55 @@ fn a_driver_killed_at_any_step_converges_when_it_is_called_again() {
             });
         }
     }
+}
+
+/// A driver that is killed leaves its mkfs or e2fsck running. The next one must not start a second beside it.
+#[test]
+fn a_program_that_outlives_its_driver_keeps_the_disk_from_the_next_one() {
+    const SH: exec::Tool = exec::Tool { name: "sh", package: "dash" };
+    on_a_host(false, |host| async move {
+        let (disk, volume) = staged_on(&host, FsType::Ext4);
+        let (started, end) = (host.path("started"), host.path("end"));
+        let script = format!(
+            "touch {0}; while test -e {0} && ! test -e {1}; do sleep 0.01; done",
+            started.display(),
+            end.display()
+        );
+        {
+            let linux = Host::new(&host.path("sys"), &host.path("dev"));
+            let device = Arc::new(linux.locate(&Slot::parse("vdc").unwrap(), Gib::new(1)).await.unwrap());
+            linux.hold(&device).await.unwrap();
+            let arguments = ["-c", &script];
+            let mut call = Box::pin(exec::run_on(SH, arguments, &device));
+            while !started.exists() {
+                assert!(poll_once(&mut call).await.is_none());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        // The driver is gone, and all that it had open.
+        let before = disk.bytes();
+        let error = volume.stage(&host.node()).await.unwrap_err();
+        let held = matches!(&error, StageError::Use(UseError::Held(_)));
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            fs::write(&end, "").unwrap();
+        };
+        assert!(disk.bytes() == before);
+        // A retry that comes while the program ends waits for it.
+        let node = host.node();
+        let (staged, ()) = tokio::join!(volume.stage(&node), ending);
+        staged.unwrap();
+        assert!(held, "{error}");
+    });
+}
+
+/// Polls a call once.
+async fn poll_once<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    std::future::poll_fn(|context| match std::pin::Pin::new(&mut *call).poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 #[test]

@@ -80,6 +80,8 @@ impl Node {
     ) -> Result<FoundFs, StageError> {
         let path = device.path().display();
         let volume = &request.volume;
+        progress.set(format!("waiting for the lock on {path}"));
+        self.host.hold(device).await?;
         progress.set(format!("reading {path}"));
         let content = self.look(device).await?;
         let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
@@ -98,7 +100,7 @@ impl Node {
                 }
                 if !read_only {
                     progress.set(format!("checking {} of {path}", found.kind));
-                    if let Some(words) = fsck::check(found.kind, device.path(), false).await? {
+                    if let Some(words) = fsck::check(found.kind, device, false).await? {
                         warn!(%volume, device = %path, %words, "the file system was repaired");
                     }
                     progress.set(format!("growing {} of {path}", found.kind));

@@ -134,7 +134,7 @@ pub fn unanswered_stats(volume: &DiskId, reason: &NoAnswer) -> Status {
 fn in_use(error: &UseError) -> Code {
     match error {
         UseError::InUse { .. } => Code::FailedPrecondition,
-        UseError::Exchanged(_) => Code::Aborted,
+        UseError::Exchanged(_) | UseError::Held(_) => Code::Aborted,
         UseError::Host(_) => Code::Unavailable,
     }
 }

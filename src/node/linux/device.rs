@@ -1,9 +1,10 @@
 //! From a slot to an open block device that was proven to be the one in it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,6 +23,8 @@ use crate::volume::{Gib, Slot};
 
 /// How long a disk that the cloud calls attached may take to show up.
 const ABSENT_LIMIT: Duration = Duration::from_secs(60);
+/// How long another may hold the lock; udev does for moments.
+const HELD_LIMIT: Duration = Duration::from_secs(5);
 /// How long a disk in the slot may be the wrong one: the previous one may still be leaving.
 const WRONG_LIMIT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -63,6 +66,11 @@ pub enum UseError {
     InUse { path: PathBuf, users: String },
     #[error("{path} was exchanged for another disk while it was being prepared; it was not mounted", path = .0.display())]
     Exchanged(PathBuf),
+    #[error(
+        "{path} is being prepared by another process of this driver, or by a program such as mkfs or e2fsck that an \
+         earlier one started and that is still at work; wait for it to end", path = .0.display()
+    )]
+    Held(PathBuf),
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -112,6 +120,22 @@ impl OpenDevice {
     /// The size now.
     pub fn current_size(&self) -> Result<u64, HostError> {
         ioctl::block_device_size(&self.file).doing("ask the size of", &self.path)
+    }
+
+    /// Takes the lock on the device's node that everybody who prepares it holds; `false`: somebody else has it. It is
+    /// held until this device is closed here and in all programs that were started with [`Self::handed_on`].
+    pub fn try_hold(&self) -> Result<bool, HostError> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error).doing("lock", &self.path),
+        }
+    }
+
+    /// The same open device, with its lock, for a program that works on it. Such a program may outlive this process,
+    /// and then the lock lives with it: the next process does not start a second one beside it.
+    pub fn handed_on(&self) -> Result<File, HostError> {
+        self.file.try_clone().doing("hand on", &self.path)
     }
 
     /// Proves that the path still leads to this very disk.
@@ -219,6 +243,23 @@ impl Host {
                         return Err(LocateError::Absent { serial: slot.serial(), waited, seen });
                     }
                 }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits for the lock on a device that is to be prepared.
+    pub async fn hold(&self, device: &Arc<OpenDevice>) -> Result<(), UseError> {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let this = Arc::clone(device);
+            if self.calls.run(move || this.try_hold()).await? {
+                return Ok(());
+            }
+            if start.elapsed() >= HELD_LIMIT {
+                return Err(UseError::Held(device.path.clone()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -13,6 +13,8 @@ use std::process::Stdio;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::process::Command;
 
+use super::device::OpenDevice;
+
 /// What is kept of a program's words.
 const MAX_OUTPUT: u64 = 4096;
 
@@ -74,6 +76,28 @@ where
     I: IntoIterator<Item = S> + Send,
     S: AsRef<OsStr>,
 {
+    run_with(tool, arguments, Stdio::null()).await
+}
+
+/// Like [`run`], for a program that works on `device`, whose last argument that becomes. The program has the locked
+/// device as its input, which none of them reads without a terminal: so the lock lives as long as the program.
+pub async fn run_on<'a>(
+    tool: Tool,
+    arguments: impl IntoIterator<Item = &'a str> + Send,
+    device: &'a OpenDevice,
+) -> Result<Output, ToolError> {
+    let handed_on = device
+        .handed_on()
+        .map_err(|error| ToolError::NotRun { tool: tool.name, source: io::Error::other(error) })?;
+    let arguments = arguments.into_iter().map(OsStr::new).chain([device.path().as_os_str()]);
+    run_with(tool, arguments.collect::<Vec<_>>(), handed_on.into()).await
+}
+
+async fn run_with<I, S>(tool: Tool, arguments: I, stdin: Stdio) -> Result<Output, ToolError>
+where
+    I: IntoIterator<Item = S> + Send,
+    S: AsRef<OsStr>,
+{
     let path = find(tool).ok_or(ToolError::Missing(tool))?;
     let not_run = |source: io::Error| ToolError::NotRun { tool: tool.name, source };
     // Not a pipe: if this driver ends, a program that writes to a pipe would be killed by the signal that it gets.
@@ -86,7 +110,7 @@ where
         .env_clear()
         .env("LC_ALL", "C")
         .env("PATH", DIRECTORIES.join(":"))
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(out)
         .stderr(err)
         .current_dir("/")
@@ -96,13 +120,13 @@ where
     Ok(Output { code: status.code(), words: tail(&mut words).map_err(not_run)? })
 }
 
-/// Like [`run`], but only status 0 is success.
-pub async fn succeed<I, S>(tool: Tool, arguments: I) -> Result<(), ToolError>
-where
-    I: IntoIterator<Item = S> + Send,
-    S: AsRef<OsStr>,
-{
-    let output = run(tool, arguments).await?;
+/// Like [`run_on`], but only status 0 is success.
+pub async fn succeed_on<'a>(
+    tool: Tool,
+    arguments: impl IntoIterator<Item = &'a str> + Send,
+    device: &'a OpenDevice,
+) -> Result<(), ToolError> {
+    let output = run_on(tool, arguments, device).await?;
     if output.code == Some(0) { Ok(()) } else { Err(ToolError::failed(tool, output)) }
 }
 
@@ -127,9 +151,9 @@ mod tests {
     async fn words_of_both_streams_and_the_status_are_kept() {
         let output = run(SH, ["-c", "echo one; echo two >&2; exit 3"]).await.unwrap();
         assert_eq!(output, Output { code: Some(3), words: "one; two".to_owned() });
-        let error = succeed(SH, ["-c", "echo no; exit 1"]).await.unwrap_err();
-        assert_eq!(error.to_string(), "sh failed with status 1: no");
-        let error = succeed(SH, ["-c", "kill -9 $$"]).await.unwrap_err();
+        let failed = ToolError::failed(SH, run(SH, ["-c", "echo no; exit 1"]).await.unwrap());
+        assert_eq!(failed.to_string(), "sh failed with status 1: no");
+        let error = ToolError::failed(SH, run(SH, ["-c", "kill -9 $$"]).await.unwrap());
         assert_eq!(error.to_string(), "sh was ended by a signal: it said nothing");
     }
 

@@ -3,8 +3,6 @@
 //! No mkfs is given its force flag. That protects less than it seems: without a terminal `mke2fs` writes over
 //! anything that is not mounted. So what protects data is the type [`BlankDevice`], which only the proof makes.
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Host;
@@ -67,9 +65,9 @@ fn version(words: &str) -> Version {
 
 /// The arguments, without force and without discarding: a new UDisk has nothing to discard, and on a large one
 /// that takes minutes.
-fn arguments(fs: FsType, uuid: FsUuid, device: &Path, version: Version) -> Vec<OsString> {
+fn arguments(fs: FsType, uuid: FsUuid, version: Version) -> Vec<String> {
     let uuid = uuid.to_string();
-    let words: Vec<String> = match fs {
+    match fs {
         // `-m 0`: no blocks kept back for root, as for every volume of Kubernetes; the PVC gets what it asks for.
         // Inode tables are zeroed by the kernel after the mount (the default): 8 TiB of them would take an hour here.
         FsType::Ext3 | FsType::Ext4 => {
@@ -82,8 +80,7 @@ fn arguments(fs: FsType, uuid: FsUuid, device: &Path, version: Version) -> Vec<O
             words
         }
         FsType::Btrfs => ["-q", "-K", "-U", &uuid].map(str::to_owned).to_vec(),
-    };
-    words.into_iter().map(OsString::from).chain([device.as_os_str().to_owned()]).collect()
+    }
 }
 
 impl Host {
@@ -105,7 +102,8 @@ impl Host {
             FsType::Xfs => version(&exec::run(tool, ["-V"]).await?.words),
             FsType::Ext3 | FsType::Ext4 | FsType::Btrfs => (0, 0),
         };
-        exec::succeed(tool, arguments(fs, uuid, device.path(), version)).await?;
+        let arguments = arguments(fs, uuid, version);
+        exec::succeed_on(tool, arguments.iter().map(String::as_str), &device).await?;
         drop(permit);
         self.calls
             .run(move || match probe_fs(device.as_ref()) {
@@ -130,8 +128,6 @@ pub fn is_installed(fs: FsType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use super::*;
     use crate::volume::DiskId;
 
@@ -150,11 +146,12 @@ mod tests {
     fn no_maker_is_forced_and_every_file_system_carries_the_mark() {
         let uuid = FsUuid::of_disk(&DiskId::parse("bs-1").unwrap());
         for fs in FsType::ALL {
-            let arguments = arguments(fs, uuid, Path::new("/dev/vdb"), (6, 1));
-            let words: Vec<&str> = arguments.iter().filter_map(|a| OsStr::to_str(a)).collect();
-            assert_eq!(words.last(), Some(&"/dev/vdb"));
+            let words = arguments(fs, uuid, (6, 1));
             assert!(words.iter().any(|word| word.ends_with(&uuid.to_string())), "{words:?}");
-            assert!(!words.iter().any(|word| matches!(*word, "-f" | "-F" | "-ff" | "--force")), "{words:?}");
+            assert!(
+                !words.iter().any(|word| matches!(word.as_str(), "-f" | "-F" | "-ff" | "--force")),
+                "{words:?}"
+            );
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::device::OpenDevice;
 use super::exec::{self, Output, Tool, ToolError};
 use super::probe::FsKind;
 
@@ -25,13 +26,13 @@ pub enum CheckError {
 
 /// Replays the journal and repairs what is safe to repair. Xfs replays its log when it is mounted and btrfs needs
 /// nothing. With `full` everything is read, as `resize2fs` demands. Returns what was repaired.
-pub async fn check(kind: FsKind, device: &Path, full: bool) -> Result<Option<String>, CheckError> {
+pub async fn check(kind: FsKind, device: &OpenDevice, full: bool) -> Result<Option<String>, CheckError> {
     if !kind.is_ext() {
         return Ok(None);
     }
     let flag = if full { "-fp" } else { "-p" };
-    let output = exec::run(E2FSCK, [flag.as_ref(), device.as_os_str()]).await?;
-    judge(output, device)
+    let output = exec::run_on(E2FSCK, [flag], device).await?;
+    judge(output, device.path())
 }
 
 /// The status is a sum of bits.

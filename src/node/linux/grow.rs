@@ -49,8 +49,8 @@ impl Host {
         if !fs.kind.is_ext() || !fs.can_grow_to(device.size()) {
             return Ok(());
         }
-        fsck::check(fs.kind, device.path(), true).await?;
-        exec::succeed(RESIZE2FS, [device.path()]).await?;
+        fsck::check(fs.kind, &device, true).await?;
+        exec::succeed_on(RESIZE2FS, [], &device).await?;
         self.calls.run(move || prove(&device, device.size(), read_back(&device)?)).await
     }
 }
