@@ -54,6 +54,9 @@ fn page(params: &mut Params, offset: usize, limit: usize) {
 }
 
 #[cfg(test)]
+mod mutation;
+
+#[cfg(test)]
 mod testing {
     use serde_json::Value;
 
