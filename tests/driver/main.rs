@@ -8,4 +8,5 @@ mod calls;
 mod csi;
 mod life;
 mod list;
+mod secrets;
 mod world;

@@ -132,7 +132,7 @@ impl Driver {
 /// The simulated cloud with its hosts. Fields drop in order: the cloud stops before its directory goes.
 #[derive(Debug)]
 pub struct World {
-    _cloud: Process,
+    cloud: Process,
     control: String,
     pub dir: PathBuf,
     _temporary: TempDir,
@@ -148,7 +148,7 @@ impl World {
         let url = dir.join("cloud.url");
         until("the simulated cloud serves", || url.exists()).await;
         let control = fs::read_to_string(&url).unwrap().trim().to_owned();
-        Self { _cloud: cloud, control, dir, _temporary: temporary }
+        Self { cloud, control, dir, _temporary: temporary }
     }
 
     pub async fn controller(&self) -> Driver {
@@ -161,9 +161,10 @@ impl World {
         self.driver("node", &name, &[], &[]).await
     }
 
-    /// A driver with more arguments and variables than the sandbox gives; a variable that is empty is not set.
+    /// A driver with more arguments and variables than the sandbox gives; a variable that is empty is not set. What
+    /// follows a dot in its name only tells it from others.
     pub async fn driver(&self, mode: &str, name: &str, extra: &[&str], variables: &[(&str, &str)]) -> Driver {
-        let mut environment = self.environment(name);
+        let mut environment = self.environment(name.split('.').next().unwrap());
         environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let socket = self.dir.join(format!("{name}.test.sock"));
         let endpoint = format!("unix://{}", socket.display());
@@ -187,6 +188,16 @@ impl World {
     pub fn first_host(&self) -> String {
         let id = self.environment("node").into_iter().find(|(name, _)| name == "CSI_UDISK_NODE_ID");
         id.expect("node.env names the host").1
+    }
+
+    /// The address of the simulated cloud.
+    pub fn url(&self) -> &str {
+        self.control.trim_end_matches('/')
+    }
+
+    /// What the simulated cloud wrote.
+    pub fn log(&self) -> String {
+        self.cloud.log()
     }
 
     /// The API calls that the cloud has received, by action.
