@@ -191,8 +191,10 @@ async fn too_many_connections_are_survived() {
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").expect("it ran");
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert_eq!(text.matches("a connection cannot be accepted").count(), 1, "{text}");
-    assert_eq!(text.matches("connections are accepted again").count(), 1, "{text}");
+    // Not a line for each try. The crowd leaves one by one, so the limit may be met once or twice more meanwhile.
+    let refused = text.matches("a connection cannot be accepted").count();
+    assert!((1..=3).contains(&refused), "{refused} times: {text}");
+    assert_eq!(text.matches("connections are accepted again").count(), refused, "{text}");
 }
 
 /// A metadata service that answers every question with one document, and counts the questions.
