@@ -18,10 +18,10 @@ use crate::lie::{self, Exchange, Kind, Lie, Told};
 use crate::report;
 
 /// How long one call may take: enough for a second try after a short pause.
-const TIME: Duration = Duration::from_millis(1500);
+const TIME: Duration = Duration::from_millis(2500);
 
 /// So many that a small machine answers each in time.
-const AT_A_TIME: usize = 128;
+const AT_A_TIME: usize = 256;
 
 /// Characters that forms and JSON escape, as real keys have.
 const PUBLIC: &str = "public+hunter2/key==";
@@ -330,7 +330,7 @@ fn client(endpoint: Url, transport: ReqwestTransport) -> UCloud {
         region: "cn-bj2".into(),
         project_id: None,
         vpc_id: None,
-        read_timeout: Duration::from_millis(700),
+        read_timeout: Duration::from_millis(1500),
     };
     let keys = CredentialSource::keys(Credentials::keys(PUBLIC.into(), PRIVATE.into()));
     UCloud::new(config, transport, keys)
