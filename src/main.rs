@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use anyhow::{Context as _, bail};
 use csi_udisk::config::{self, Command, Config, EXIT_FAILURE, EXIT_USAGE};
+use csi_udisk::csi::probe::Health;
 use csi_udisk::run::run;
 use csi_udisk::shutdown::{Signals, until_signalled};
 use csi_udisk::telemetry;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => return drive(*config),
         #[cfg(feature = "sandbox")]
         Ok(Command::Sandbox(args)) => simulate(args),
+        Ok(Command::Probe(args)) => probe(&args),
         Ok(Command::Print(text)) => std::io::stdout().write_all(text.as_bytes()).map_err(Into::into),
         Err(faults) => {
             eprintln!("csi-udisk: {faults}");
@@ -60,6 +62,15 @@ fn simulate(args: config::SandboxArgs) -> anyhow::Result<()> {
     csi_udisk::sandbox::prepare(&args);
     // These errors tell their causes themselves.
     on_runtime(async { csi_udisk::sandbox::run(args).await.map_err(|error| anyhow!("sandbox: {error}")) })
+}
+
+/// For the exec probes of Kubernetes, which show what is printed.
+fn probe(args: &config::ProbeArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(csi_udisk::csi::probe::probe(&args.endpoint, args.timeout))? {
+        Health::NotReady(missing) if args.ready => bail!("not ready, waiting for: {missing}"),
+        Health::NotReady(_) | Health::Ready => Ok(()),
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

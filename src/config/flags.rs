@@ -106,6 +106,13 @@ flags! { DRIVER:
         "The name of the Kubernetes node. Shown in the log, never used as the node's id.";
     KUBELET_DIR = "kubelet-dir", Kind::Value("DIR"), Node, ["CSI_UDISK_KUBELET_DIR"], Some("/var/lib/kubelet"),
         "The root directory of kubelet.";
+    KUBELET_REGISTRATION_PATH = "kubelet-registration-path", Kind::Value("PATH"), Node,
+        ["CSI_UDISK_KUBELET_REGISTRATION_PATH"], None,
+        "The driver's socket as kubelet sees it on the host. When it is given, the driver registers itself with \
+         kubelet and needs no registrar beside it.";
+    PLUGIN_REGISTRATION_PATH = "plugin-registration-path", Kind::Value("DIR"), Node,
+        ["CSI_UDISK_PLUGIN_REGISTRATION_PATH"], Some("/registration"),
+        "Where kubelet's directory plugins_registry is mounted, for the registration.";
     SYSFS_ROOT = "sysfs-root", Kind::Value("DIR"), Node, ["CSI_UDISK_SYSFS_ROOT"], Some("/sys"),
         "Where the host's sysfs is mounted.";
     DEV_ROOT = "dev-root", Kind::Value("DIR"), Node, ["CSI_UDISK_DEV_ROOT"], Some("/dev"),
@@ -166,6 +173,17 @@ flags! { DRIVER:
     ONE_OUTPUT = "one_output", Kind::IgnoredSwitch, Ignored, [], None, "";
     SKIP_HEADERS = "skip_headers", Kind::IgnoredSwitch, Ignored, [], None, "";
     SKIP_LOG_HEADERS = "skip_log_headers", Kind::IgnoredSwitch, Ignored, [], None, "";
+}
+
+flags! { PROBE:
+    PROBE_ENDPOINT = "endpoint", Kind::Value("SOCKET"), Serving, ["CSI_UDISK_ENDPOINT"], None,
+        "The socket to ask, as the driver's flag of this name. Default: csi.sock in --plugin-dir, else /csi/csi.sock.";
+    PROBE_PLUGIN_DIR = "plugin-dir", Kind::Value("DIR"), Serving, ["CSI_UDISK_PLUGIN_DIR"], None,
+        "The directory of the socket on a node.";
+    PROBE_READY = "ready", Kind::Switch, Serving, [], Some("false"),
+        "Ask whether the driver is ready for work, not only whether it is alive; what is missing is printed.";
+    PROBE_TIMEOUT = "timeout", Kind::Value("TIME"), Serving, [], Some("3s"),
+        "How long to wait for the answer, 1s to 1m.";
 }
 
 #[cfg(feature = "sandbox")]

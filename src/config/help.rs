@@ -10,7 +10,7 @@ const INDENT: &str = "        ";
 pub(super) fn driver(table: &[&Flag]) -> String {
     let mut text = format!(
         "{}\n\nCSI driver that gives Kubernetes pods UCloud UDisk block volumes.\n\n\
-         Usage: csi-udisk [FLAGS]\n{}\n\
+         Usage: csi-udisk [FLAGS]\n       csi-udisk probe [--help]\n{}\n\
          A flag comes before its variables, and these in the order shown; an empty value counts as not set.\n",
         version(),
         if cfg!(feature = "sandbox") { "       csi-udisk sandbox [--help]\n" } else { "" },
@@ -35,6 +35,19 @@ pub(super) fn driver(table: &[&Flag]) -> String {
         "\n  --help, --version\n\nExit status: 0 after a stop by SIGTERM, SIGINT or SIGHUP, 64 for a fault in the \
          configuration,\n1 when the start or the serving failed.\n"
     );
+    text
+}
+
+pub(super) fn probe(table: &[&Flag]) -> String {
+    let mut text = format!(
+        "{}\n\nAsks the driver on its socket how it is, for Kubernetes' probes; needs no network.\n\n\
+         Usage: csi-udisk probe [FLAGS]\n\n",
+        version(),
+    );
+    for flag in table {
+        describe(&mut text, flag);
+    }
+    text.push_str("\nExit status: 0 when it is well, 1 when not, 64 for a fault in the configuration.\n");
     text
 }
 

@@ -41,6 +41,8 @@ pub enum Command {
     /// Run the simulated cloud.
     #[cfg(feature = "sandbox")]
     Sandbox(SandboxArgs),
+    /// Ask a running driver how it is.
+    Probe(ProbeArgs),
     /// Print this and end well: help or version.
     Print(String),
 }
@@ -117,8 +119,18 @@ pub struct Node {
     /// The Kubernetes node's name, for the log.
     pub hostname: Option<String>,
     pub kubelet_dir: PathBuf,
+    pub registration: Option<Registration>,
     pub sysfs_root: PathBuf,
     pub dev_root: PathBuf,
+}
+
+/// How the node makes itself known to kubelet, when no registrar does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The driver's socket as kubelet sees it.
+    pub endpoint: PathBuf,
+    /// The directory that kubelet watches for sockets, as the driver sees it.
+    pub dir: PathBuf,
 }
 
 /// What only the controller service uses.
@@ -148,6 +160,15 @@ pub enum Credentials {
         role: String,
         role_v2: String,
     },
+}
+
+/// The arguments of `csi-udisk probe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeArgs {
+    pub endpoint: PathBuf,
+    /// Whether "not ready yet" is a failure.
+    pub ready: bool,
+    pub timeout: Duration,
 }
 
 /// The arguments of `csi-udisk sandbox`.
@@ -180,12 +201,36 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, variables: &dyn Variables
     if args.next_if(|first| first == "sandbox").is_some() {
         return sandbox(args);
     }
+    if args.next_if(|first| first == "probe").is_some() {
+        return probe(args, variables);
+    }
     let arguments = Arguments::parse(flags::DRIVER, args);
     match arguments.wish {
         Wish::Help => Ok(Command::Print(help::driver(flags::DRIVER))),
         Wish::Version => Ok(Command::Print(format!("{}\n", help::version()))),
         Wish::Run => Reader { arguments, variables }.config().map(|config| Command::Run(Box::new(config))),
     }
+}
+
+fn probe(args: impl Iterator<Item = OsString>, variables: &dyn Variables) -> Result<Command, Faults> {
+    let arguments = Arguments::parse(flags::PROBE, args);
+    match arguments.wish {
+        Wish::Help => return Ok(Command::Print(help::probe(flags::PROBE))),
+        Wish::Version => return Ok(Command::Print(format!("{}\n", help::version()))),
+        Wish::Run => {}
+    }
+    let mut reader = Reader { arguments, variables };
+    let plugin_dir = reader.read(&flags::PROBE_PLUGIN_DIR, value::directory);
+    let endpoint = match reader.read(&flags::PROBE_ENDPOINT, value::socket) {
+        Some(path) => Some(path),
+        None => reader.default_endpoint(plugin_dir.as_deref()),
+    };
+    let ready = reader.read(&flags::PROBE_READY, value::switch);
+    let timeout = reader.read(&flags::PROBE_TIMEOUT, |text| {
+        value::duration(text, Duration::from_secs(1), Duration::from_secs(60))
+    });
+    let args = (|| Some(ProbeArgs { endpoint: endpoint?, ready: ready?, timeout: timeout? }))();
+    reader.finish(args.map(Command::Probe))
 }
 
 #[cfg(feature = "sandbox")]
@@ -300,6 +345,8 @@ impl Reader<'_> {
         let max_volumes = self.read(&flags::MAXVOLUME, value::max_volumes);
         let hostname = self.read(&flags::HOSTNAME, value::node_name);
         let kubelet_dir = self.read(&flags::KUBELET_DIR, value::directory);
+        let registered_as = self.read(&flags::KUBELET_REGISTRATION_PATH, value::socket);
+        let registration_dir = self.read(&flags::PLUGIN_REGISTRATION_PATH, value::directory);
         let sysfs_root = self.read(&flags::SYSFS_ROOT, value::directory);
         let dev_root = self.read(&flags::DEV_ROOT, value::directory);
         Some(Node {
@@ -308,6 +355,9 @@ impl Reader<'_> {
             max_volumes: max_volumes?,
             hostname,
             kubelet_dir: kubelet_dir?,
+            registration: registered_as
+                .zip(registration_dir)
+                .map(|(endpoint, dir)| Registration { endpoint, dir }),
             sysfs_root: sysfs_root?,
             dev_root: dev_root?,
         })

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status, async_trait};
 
+use super::probe::attach_missing;
 use super::proto::v1::identity_server::Identity;
 use super::proto::v1::plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion};
 use super::proto::v1::{
@@ -55,7 +56,11 @@ impl Identity for IdentityService {
     /// Reads a flag and no more. It is never an error: a sidecar exits on one, and a liveness probe would
     /// restart the driver while the cloud is down.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse { ready: Some(self.readiness.is_ready()) }))
+        let mut response = Response::new(ProbeResponse { ready: Some(self.readiness.is_ready()) });
+        if response.get_ref().ready == Some(false) {
+            attach_missing(response.metadata_mut(), &self.readiness.missing().join("; "));
+        }
+        Ok(response)
     }
 }
 

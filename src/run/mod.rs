@@ -4,6 +4,8 @@ mod background;
 mod controller;
 mod node;
 mod place;
+mod registered;
+mod registration;
 
 use std::future::Future;
 use std::io;
@@ -66,7 +68,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         routes.add_service(controller::start(&config, &operations, &readiness, &background, ask.clone())?);
     }
     if config.mode.has_node() {
-        routes.add_service(node::start(&config, &operations, &readiness, &background, ask));
+        routes.add_service(node::start(&config, &operations, &readiness, &background, ask, &stop));
     }
 
     let served = server::serve(socket, routes.routes(), operations, stop, STOP_WITHIN).await;

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
-use super::place;
+use super::{place, registration};
 use crate::config::Config;
 use crate::csi::node::NodeService;
 use crate::csi::operation::Operations;
@@ -24,6 +25,7 @@ pub(super) fn start<A, F>(
     readiness: &Readiness,
     background: &Background,
     ask: A,
+    stop: &CancellationToken,
 ) -> NodeServer<NodeService>
 where
     A: Fn() -> F + Send + Sync + 'static,
@@ -44,6 +46,12 @@ where
         sender.send_replace(IdentityState::Known(known));
         latch.open();
     });
+
+    if let Some(settings) = config.node.registration.clone() {
+        let latch = readiness.latch("registration with kubelet");
+        let (config, identity, stop) = (Arc::clone(config), identity.clone(), stop.clone());
+        background.spawn(registration::run(config, settings, identity, latch, stop));
+    }
 
     let kubelet_dir = config.node.kubelet_dir.clone();
     background.spawn(async move {
