@@ -29,6 +29,7 @@ pub mod cloud;
 pub mod config;
 pub mod controller;
 pub mod csi;
+pub mod limit;
 pub mod node;
 pub mod progress;
 pub mod readiness;

@@ -13,13 +13,13 @@ use super::credentials::{CredentialSource, Credentials};
 use super::decode::Fields;
 use super::envelope::{self, Reply, Scrub};
 use super::error::Failure;
-use super::limit::{Limiter, Limits, Turn, Unit};
 use super::observe::{Attempt, Observer};
 use super::params::Params;
-use super::retry::{Backoff, Next, Retry, RetryBudget, Tries, decide, left};
+use super::retry::{Next, Retry, RetryBudget, Tries, decide, left};
 use super::sign::signature;
 use super::transport::{HttpRequest, Method, Transport};
 use crate::cloud::{CloudError, Deadline};
+use crate::limit::{Backoff, Limiter, Limits, Turn, Unit};
 
 /// The API gives up on its own backends after 60 s and then says so. A change is waited for a little longer: to
 /// leave before would turn an answer into a guess, and it cannot be sent again anyway.
@@ -36,14 +36,16 @@ const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(300), Duration
 };
 
 /// The request rate of the account, per second. The cloud publishes no numbers; it starts at what one busy controller
-/// may need and is cut down by the first refusal. Pauses follow the seconds-long windows of such quotas.
+/// may need and is cut down by the first refusal. Pauses follow the seconds-long windows of such quotas. Changes go
+/// first, but each is followed by reads: a quarter is for them, so that the ends of the early changes are seen while
+/// later ones still queue.
 const RATE: Limits = {
     let pause = match Backoff::new(Duration::from_millis(400), Duration::from_secs(10)) {
         Ok(backoff) => backoff,
         Err(_) => unreachable!(),
     };
     match Limits::new(50, 200, Unit::Per(Duration::from_secs(1)), pause) {
-        Ok(limits) => limits,
+        Ok(limits) => limits.sharing(3),
         Err(_) => unreachable!(),
     }
 };

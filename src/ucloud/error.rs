@@ -3,11 +3,11 @@
 use super::credentials::{CredentialError, Credentials};
 use super::decode::DecodeError;
 use super::envelope::Strange;
-use super::limit::GaveUp;
 use super::ret_code;
 use super::retry::{Facts, Retry};
 use super::transport::{TransportError, TransportErrorKind};
 use crate::cloud::{Cause, CloudError, Outcome};
+use crate::limit::GaveUp;
 
 /// One failed attempt.
 #[derive(Debug, Clone)]

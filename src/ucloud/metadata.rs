@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::envelope::{self, Reply, printable};
-use super::retry::{Backoff, Facts, left};
+use super::retry::{Facts, left};
 use super::transport::{HttpRequest, HttpResponse, Method, Transport};
 use crate::cloud::Deadline;
+use crate::limit::Backoff;
 use crate::volume::{HostId, Zone};
 
 /// Where every host of the cloud finds it.

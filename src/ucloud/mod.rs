@@ -6,7 +6,7 @@
 //! UCloud (impl Cloud) ─▶ action/*   what goes in and comes out of each action
 //!                    └─▶ client     keys ▸ turn ▸ sign ▸ send ▸ envelope ▸ again?
 //!                          ├─▶ credentials, sts, metadata   where keys come from
-//!                          ├─▶ limit, retry                 when to send, when to send again
+//!                          ├─▶ crate::limit, retry          when to send, when to send again
 //!                          ├─▶ error, ret_code              what a failure means for the disk
 //!                          └─▶ transport                    HTTP, or a simulated cloud
 //! ```
@@ -25,7 +25,6 @@ mod credentials;
 mod decode;
 mod envelope;
 mod error;
-mod limit;
 mod metadata;
 mod observe;
 mod params;
@@ -50,10 +49,9 @@ use action::{
 use client::{Client, Common};
 
 pub use credentials::{CredentialError, CredentialSource, Credentials};
-pub use limit::{GaveUp, Limiter, Limits, LimitsError, Permit, Ticket, Turn, Unit};
 pub use metadata::{DEFAULT_ENDPOINT as DEFAULT_METADATA_ENDPOINT, Instance, Metadata, MetadataError};
 pub use observe::{Attempt, Observer};
-pub use retry::{Backoff, BackoffError, RetryBudget};
+pub use retry::RetryBudget;
 pub use sts::{DEFAULT_ROLE_V1, DEFAULT_ROLE_V2, Roles};
 pub use transport::{
     BuildError, HttpRequest, HttpResponse, MAX_RESPONSE, Method, REQUEST_ID_HEADER, ReqwestTransport,
@@ -63,6 +61,7 @@ pub use transport::{
 use crate::cloud::{
     Attachment, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskPage, Grown, Host, HostPage, NewDisk,
 };
+use crate::limit::Limiter;
 use crate::volume::{DiskId, Gib, HostId, HostKind, Zone};
 
 /// Where the account's disks are.

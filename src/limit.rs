@@ -10,7 +10,8 @@
 //! The cloud does not publish its limits, so they are found by being refused. A refusal halves the width and
 //! closes the gate: after a pause, one prober goes on and everybody else parks. The prober's success opens the gate for
 //! all; its refusal halves again and doubles the pause. Requests that were out at the time of a refusal say
-//! nothing new, whatever becomes of them, so a burst of refusals counts once.
+//! nothing new, whatever becomes of them, so a burst of refusals counts once. Where permits are counted at a time and
+//! others of ours are out, they are what the cloud is busy with: their end is waited for, and no pause.
 //!
 //! # Growth
 //!
@@ -19,8 +20,11 @@
 //!
 //! # Order
 //!
-//! Waiters go in the order of their [`Turn`], then of their arrival. Nobody waits longer than it wants to. When
-//! nobody waits and nothing was refused, a permit is given without any delay.
+//! Waiters go in the order of their [`Turn`], then of their arrival; where the limits say so, the later turn gets a
+//! share even while the first one has waiters without end. Nobody waits longer than it wants to. When nobody waits and
+//! nothing was refused, a permit is given without any delay.
+
+mod backoff;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::retry::Backoff;
+pub use backoff::{Backoff, BackoffError};
 
 /// Who goes first when not all can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +67,10 @@ pub struct Limits {
     max: u32,
     unit: Unit,
     pause: Backoff,
+    /// Permits in a row for the first turn after which the later one gets the next; `None`: no such share.
+    row: Option<u32>,
+    /// The width that is known to be refused; `None`: nothing is known.
+    refused_at: Option<f64>,
 }
 
 impl Limits {
@@ -74,7 +82,17 @@ impl Limits {
         if max < start {
             return Err(LimitsError::Inverted);
         }
-        Ok(Self { start, max, unit, pause })
+        Ok(Self { start, max, unit, pause, row: None, refused_at: None })
+    }
+
+    /// After `row` permits in a row for [`Turn::First`], one goes to [`Turn::Later`] if it has waiters.
+    pub const fn sharing(self, row: u32) -> Self {
+        Self { row: Some(row), ..self }
+    }
+
+    /// Begins knowing that this width was refused, by [`Limiter::refused_at`] of a like limiter.
+    pub const fn knowing(self, refused_at: Option<f64>) -> Self {
+        Self { refused_at, ..self }
     }
 }
 
@@ -117,6 +135,8 @@ struct State {
     given: VecDeque<Instant>,
     gate: Option<Gate>,
     queue: BTreeMap<Ticket, Arc<Notify>>,
+    /// Permits for the first turn since one of the later turn was passed over.
+    row: u32,
     tickets: u64,
     rng: fastrand::Rng,
 }
@@ -140,12 +160,13 @@ impl Limiter {
     pub fn new(limits: Limits, rng: fastrand::Rng) -> Self {
         let state = State {
             width: f64::from(limits.start),
-            refused_at: f64::INFINITY,
+            refused_at: limits.refused_at.unwrap_or(f64::INFINITY),
             epoch: 0,
             out: 0,
             given: VecDeque::new(),
             gate: None,
             queue: BTreeMap::new(),
+            row: 0,
             tickets: 0,
             rng,
         };
@@ -185,6 +206,11 @@ impl Limiter {
         self.0.state().width
     }
 
+    /// The width that was refused last, if any was.
+    pub fn refused_at(&self) -> Option<f64> {
+        Some(self.0.state().refused_at).filter(|width| width.is_finite())
+    }
+
     /// How many wait now, for a gauge.
     pub fn waiting(&self) -> usize {
         self.0.state().queue.len()
@@ -213,7 +239,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.inner.state();
         state.queue.remove(&self.ticket);
-        state.wake_first();
+        state.wake_next(&self.inner.limits);
     }
 }
 
@@ -241,26 +267,39 @@ impl Inner {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = Instant::now();
-        if state.queue.first_key_value().is_some_and(|(first, _)| *first != ticket) {
+        if state.next(&self.limits).is_some_and(|next| next != ticket) {
             return Try::Parked;
         }
+        // Compared with one more, since a width need not be whole.
+        let room = state.used(now, self.limits.unit) + 1.0 <= state.width;
         if let Some(gate) = &mut state.gate {
+            if !room && self.limits.unit == Unit::AtATime {
+                // It would be refused for one of ours, which says nothing of what closed the gate.
+                return Try::Parked;
+            }
             let open_at = gate.probing.map_or(gate.until, |patience| patience.max(gate.until));
             if now < open_at {
                 return Try::At(open_at);
             }
             gate.probing = Some(now + PROBER_PATIENCE);
-            state.give(now, self.limits.unit);
+            state.give(ticket, now, self.limits.unit);
             return Try::Taken { epoch: state.epoch, probe: true };
         }
-        // Compared with one more, since a width need not be whole.
-        if state.used(now, self.limits.unit) + 1.0 <= state.width {
-            state.give(now, self.limits.unit);
+        if room {
+            state.give(ticket, now, self.limits.unit);
             return Try::Taken { epoch: state.epoch, probe: false };
         }
         match (self.limits.unit, state.given.front()) {
             (Unit::Per(time), Some(oldest)) => Try::At(*oldest + time),
             (Unit::Per(_) | Unit::AtATime, _) => Try::Parked,
+        }
+    }
+
+    fn took(&self, permit: &Permit) {
+        let mut state = self.state();
+        if permit.probe && permit.epoch == state.epoch {
+            state.gate = None;
+            state.wake_next(&self.limits);
         }
     }
 
@@ -286,12 +325,28 @@ impl Inner {
             gate.probing = None;
         }
         state.out = state.out.saturating_sub(1);
-        state.wake_first();
+        state.wake_next(&self.limits);
     }
 }
 
 impl State {
-    fn give(&mut self, now: Instant, unit: Unit) {
+    /// Whose turn it is.
+    fn next(&self, limits: &Limits) -> Option<Ticket> {
+        let (first, _) = self.queue.first_key_value()?;
+        match limits.row {
+            Some(row) if self.row >= row => self.later().or(Some(*first)),
+            Some(_) | None => Some(*first),
+        }
+    }
+
+    fn later(&self) -> Option<Ticket> {
+        let lowest = Ticket { turn: Turn::Later, number: 0 };
+        self.queue.range(lowest..).next().map(|(ticket, _)| *ticket)
+    }
+
+    fn give(&mut self, ticket: Ticket, now: Instant, unit: Unit) {
+        let passes_over = ticket.turn == Turn::First && self.later().is_some();
+        self.row = if passes_over { self.row + 1 } else { 0 };
         self.out += 1;
         if let Unit::Per(_) = unit {
             self.given.push_back(now);
@@ -312,8 +367,8 @@ impl State {
         }
     }
 
-    fn wake_first(&self) {
-        if let Some((_, notify)) = self.queue.first_key_value() {
+    fn wake_next(&self, limits: &Limits) {
+        if let Some(notify) = self.next(limits).and_then(|next| self.queue.get(&next)) {
             notify.notify_one();
         }
     }
@@ -324,6 +379,9 @@ impl State {
         self.refused_at = self.width.min(used.max(1.0));
         self.width = (self.refused_at / 2.0).max(1.0);
         self.epoch += 1;
+        if limits.unit == Unit::AtATime && self.out > 1 {
+            return;
+        }
         let (since, refusals) = self.gate.as_ref().map_or((now, 0), |gate| (gate.since, gate.refusals));
         let pause = limits.pause.delay(refusals, &mut self.rng);
         self.gate = Some(Gate { since, until: now + pause, refusals: refusals + 1, probing: None });
@@ -335,8 +393,13 @@ impl State {
         if used * 2.0 < self.width {
             return;
         }
-        let near_limit = (0.875..=1.25).contains(&(self.width / self.refused_at));
-        let step = if near_limit { 0.25 / self.width } else { 0.5 };
+        let beyond = self.width / self.refused_at;
+        let step = match limits.unit {
+            Unit::Per(_) if (0.875..=1.25).contains(&beyond) => 0.25 / self.width,
+            // The next whole number is what was refused, and each is a large step: one try in sixteen.
+            Unit::AtATime if beyond <= 1.25 && self.width + 1.0 >= self.refused_at => 1.0 / 16.0,
+            Unit::Per(_) | Unit::AtATime => 0.5,
+        };
         self.width = (self.width + step).min(f64::from(limits.max));
     }
 }
@@ -358,6 +421,12 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The cloud took the request, whatever it made of it, and its work goes on: the permit stays out.
+    pub fn took(&mut self) {
+        self.verdict = Verdict::Accepted;
+        self.inner.took(self);
+    }
+
     /// The cloud took the request, whatever it made of it.
     pub fn accepted(mut self) {
         self.verdict = Verdict::Accepted;

@@ -57,38 +57,6 @@ async fn a_width_at_a_time_is_concurrency() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_turns_overtake_later_ones_and_arrivals_keep_their_order() {
-    let limiter = limiter(1, 1, Unit::AtATime);
-    let busy = permit(&limiter, Turn::Later).await;
-    let order = Arc::new(StdMutex::new(Vec::new()));
-    let tasks: Vec<_> = [
-        ("read 1", Turn::Later),
-        ("read 2", Turn::Later),
-        ("change 1", Turn::First),
-        ("change 2", Turn::First),
-    ]
-    .into_iter()
-    .map(|(name, turn)| {
-        let (limiter, order) = (limiter.clone(), Arc::clone(&order));
-        let ticket = limiter.ticket(turn);
-        tokio::spawn(async move {
-            let permit = limiter.acquire(ticket, soon()).await.unwrap();
-            order.lock().unwrap().push(name);
-            permit.accepted();
-        })
-    })
-    .collect();
-    while limiter.waiting() < 4 {
-        tokio::task::yield_now().await;
-    }
-    drop(busy);
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert_eq!(*order.lock().unwrap(), ["change 1", "change 2", "read 1", "read 2"]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_burst_of_refusals_halves_once_and_lets_one_prober_through() {
     let limiter = limiter(16, 16, Unit::Per(SECOND));
     let mut burst = Vec::new();
@@ -187,6 +155,52 @@ async fn a_dropped_waiter_leaves_the_queue() {
     permit(&limiter, Turn::Later).await.accepted();
 }
 
+/// The order in which waiters of both turns get the one permit there is.
+async fn order(limits: Limits, waiters: &[(&'static str, Turn)]) -> Vec<&'static str> {
+    let limiter = Limiter::new(limits, fastrand::Rng::with_seed(1));
+    let busy = permit(&limiter, Turn::Later).await;
+    let order = Arc::new(StdMutex::new(Vec::new()));
+    let tasks: Vec<_> = waiters
+        .iter()
+        .map(|&(name, turn)| {
+            let (limiter, order, ticket) = (limiter.clone(), Arc::clone(&order), limiter.ticket(turn));
+            tokio::spawn(async move {
+                let permit = limiter.acquire(ticket, soon()).await.unwrap();
+                order.lock().unwrap().push(name);
+                permit.accepted();
+            })
+        })
+        .collect();
+    while limiter.waiting() < waiters.len() {
+        tokio::task::yield_now().await;
+    }
+    drop(busy);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    Arc::into_inner(order).unwrap().into_inner().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_turns_overtake_later_ones_and_arrivals_keep_their_order() {
+    let pause = Backoff::new(SECOND, SECOND).unwrap();
+    let waiters = [
+        ("read 1", Turn::Later),
+        ("read 2", Turn::Later),
+        ("change 1", Turn::First),
+        ("change 2", Turn::First),
+        ("change 3", Turn::First),
+        ("change 4", Turn::First),
+        ("change 5", Turn::First),
+    ];
+    let strict = Limits::new(1, 1, Unit::AtATime, pause).unwrap();
+    let all = ["change 1", "change 2", "change 3", "change 4", "change 5", "read 1", "read 2"];
+    assert_eq!(order(strict, &waiters).await, all);
+    // Where the later turn has a share, it is not passed over for ever.
+    let shared = ["change 1", "change 2", "read 1", "change 3", "change 4", "read 2", "change 5"];
+    assert_eq!(order(strict.sharing(2), &waiters).await, shared);
+}
+
 /// A cloud that takes `quota` requests in each second and refuses more.
 struct Quota {
     quota: usize,
@@ -239,6 +253,91 @@ async fn most_of_an_unknown_quota_is_used_with_few_refusals() {
     // 1000 requests at 20 a second are 50 s at best.
     assert!(took < 62.5, "took {took} s with {refused} refusals");
     assert!(refused < 100, "{refused} refusals in {took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_go_on_under_a_flood_of_changes() {
+    let pause = Backoff::new(SECOND, SECOND).unwrap();
+    let limits = Limits::new(10, 10, Unit::Per(SECOND), pause).unwrap().sharing(3);
+    let limiter = Limiter::new(limits, fastrand::Rng::with_seed(1));
+    for _ in 0..1000 {
+        let (limiter, ticket) = (limiter.clone(), limiter.ticket(Turn::First));
+        tokio::spawn(async move { limiter.acquire(ticket, soon()).await.map(Permit::accepted) });
+    }
+    while limiter.waiting() < 990 {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    for _ in 0..25 {
+        permit(&limiter, Turn::Later).await.accepted();
+    }
+    // A quarter of ten a second.
+    assert!(start.elapsed() <= 11 * SECOND, "{:?}", start.elapsed());
+    assert!(limiter.waiting() > 900 - 11 * 10, "and the changes went on too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_with_our_own_is_waited_for_and_not_paused() {
+    let limiter = limiter(2, 4, Unit::AtATime);
+    let mut running = permit(&limiter, Turn::First).await;
+    running.took();
+    permit(&limiter, Turn::First).await.refused();
+    assert!((limiter.width() - 1.0).abs() < 1e-9, "{}", limiter.width());
+    let ticket = limiter.ticket(Turn::First);
+    assert!(limiter.acquire(ticket, Instant::now() + 60 * SECOND).await.is_err(), "one at a time now");
+    drop(running);
+    let start = Instant::now();
+    permit(&limiter, Turn::First).await.accepted();
+    assert_eq!(start.elapsed(), Duration::ZERO, "nothing of ours runs, so nothing explains a pause");
+    // Alone and refused, somebody else keeps the cloud busy: that is paused for.
+    permit(&limiter, Turn::First).await.refused();
+    let start = Instant::now();
+    let mut prober = permit(&limiter, Turn::First).await;
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    // What it began goes on; it is taken, so the gate is open for those that fit beside it.
+    prober.took();
+    assert!(limiter.acquire(ticket, Instant::now() + 60 * SECOND).await.is_err(), "none fits");
+    drop(prober);
+    assert!(limiter.acquire(ticket, Instant::now()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_number_at_a_time_is_tried_again_seldom() {
+    let mut refusals = 0;
+    let limiter = limiter(1, 8, Unit::AtATime);
+    for _ in 0..100 {
+        let mut only = permit(&limiter, Turn::First).await;
+        only.took();
+        // The cloud takes one at a time.
+        let ticket = limiter.ticket(Turn::First);
+        if let Ok(second) = limiter.acquire(ticket, Instant::now()).await {
+            second.refused();
+            refusals += 1;
+        }
+    }
+    assert!((5..=8).contains(&refusals), "{refusals}");
+    // What was learned can be handed on.
+    let pause = Backoff::new(SECOND, SECOND).unwrap();
+    let limits = Limits::new(1, 8, Unit::AtATime, pause).unwrap().knowing(limiter.refused_at());
+    let next = Limiter::new(limits, fastrand::Rng::with_seed(1));
+    for _ in 0..15 {
+        permit(&next, Turn::First).await.accepted();
+    }
+    assert!(next.width() < 2.0, "{}", next.width());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_takes_several_at_a_time_gets_several() {
+    let limiter = limiter(1, 4, Unit::AtATime);
+    let mut out = Vec::new();
+    for _ in 0..20 {
+        while let Ok(mut permit) = limiter.acquire(limiter.ticket(Turn::First), Instant::now()).await {
+            permit.took();
+            out.push(permit);
+        }
+        out.remove(0);
+    }
+    assert!((limiter.width() - 4.0).abs() < 1e-9, "{}", limiter.width());
 }
 
 #[test]
