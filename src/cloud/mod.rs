@@ -54,12 +54,26 @@ pub struct Disk {
     pub created_at: Option<u64>,
     /// The business group.
     pub tag: Option<String>,
+    /// `Dynamic` (by the hour), `Month`, `Year` and others. Only in readings with bills.
     pub charge_type: Option<String>,
+    /// Only in readings with bills, and only if there is anything to say.
+    pub bill: Option<Box<Bill>>,
+    /// How many snapshots of it the cloud keeps, if it says so.
+    pub snapshots: Option<u32>,
     pub rdma_cluster: Option<String>,
     /// Whether this is a system disk, which this driver never touches.
     pub is_boot: bool,
     /// The encryption key of the disk, if any.
     pub cmk_id: Option<String>,
+}
+
+/// What is known of the payment for a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bill {
+    /// Unix seconds until which it is paid for in advance.
+    pub paid_until: Option<u64>,
+    /// After some days the cloud deletes such a disk.
+    pub overdue: bool,
 }
 
 /// Which disks a listing should hold. The cloud's filters may be fuzzy or ignored: callers compare again.
@@ -68,6 +82,8 @@ pub struct DiskFilter {
     pub zone: Option<Zone>,
     pub name: Option<String>,
     pub host: Option<HostId>,
+    /// Whether the bills are read, too, which makes the call slow. No filter.
+    pub bills: bool,
 }
 
 /// One page of a listing.
@@ -131,6 +147,26 @@ pub struct Host {
 pub struct HostPage {
     pub total: usize,
     pub hosts: Vec<Host>,
+}
+
+/// A disk, as far as its price depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PriceClass {
+    pub zone: Zone,
+    pub size: Gib,
+    pub disk_type: DiskType,
+    /// In the API's words, as a disk has it.
+    pub charge_type: String,
+}
+
+/// What disks cost. Apart from [`Cloud`], because no volume needs it.
+pub trait Prices: Send + Sync + 'static {
+    /// The price of one period (an hour, a month, a year, as the charge type says), in hundredths of a yuan.
+    fn price(
+        &self,
+        class: &PriceClass,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<u64, CloudError>> + Send;
 }
 
 /// The operations of the cloud that the use cases are written against.

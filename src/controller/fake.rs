@@ -92,6 +92,8 @@ pub(super) fn disk(id: &str, status: DiskStatus) -> Disk {
         created_at: Some(1),
         tag: None,
         charge_type: None,
+        bill: None,
+        snapshots: None,
         rdma_cluster: None,
         is_boot: false,
         cmk_id: None,

@@ -42,9 +42,9 @@ use std::time::Duration;
 use reqwest::Url;
 
 use action::{
-    AttachUDisk, CreateUDisk, DeleteUDisk, DescribePHost, DescribePHosts, DescribeUDisk, DescribeUDisks,
-    DescribeUHostInstance, DescribeUHostInstances, DetachUDisk, ResizeAttachedDisk, ResizePHostAttachedDisk,
-    ResizeUDisk,
+    AttachUDisk, CreateUDisk, DeleteUDisk, DescribePHost, DescribePHosts, DescribeUDisk, DescribeUDiskPrice,
+    DescribeUDisks, DescribeUHostInstance, DescribeUHostInstances, DetachUDisk, ResizeAttachedDisk,
+    ResizePHostAttachedDisk, ResizeUDisk,
 };
 use client::{Client, Common};
 
@@ -60,6 +60,7 @@ pub use transport::{
 
 use crate::cloud::{
     Attachment, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskPage, Grown, Host, HostPage, NewDisk,
+    PriceClass, Prices,
 };
 use crate::limit::Limiter;
 use crate::volume::{DiskId, Gib, HostId, HostKind, Zone};
@@ -206,5 +207,11 @@ impl<T: Transport> Cloud for UCloud<T> {
     ) -> Result<HostPage, CloudError> {
         let vpc_id = self.vpc_id.as_deref();
         self.client.call(&DescribePHosts { vpc_id, offset, limit }, deadline).await
+    }
+}
+
+impl<T: Transport> Prices for UCloud<T> {
+    async fn price(&self, class: &PriceClass, deadline: Deadline) -> Result<u64, CloudError> {
+        self.client.call(&DescribeUDiskPrice { class }, deadline).await
     }
 }

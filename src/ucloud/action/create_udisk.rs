@@ -44,7 +44,8 @@ impl Action for CreateUDisk<'_> {
     }
 }
 
-fn type_word(disk_type: DiskType) -> &'static str {
+/// The API's name of a disk type.
+pub(super) fn type_word(disk_type: DiskType) -> &'static str {
     match disk_type {
         DiskType::Sata => "DataDisk",
         DiskType::Ssd => "SSDDataDisk",

@@ -1,5 +1,5 @@
 use super::{Action, page};
-use crate::cloud::{Disk, DiskFilter, DiskPage, DiskStatus};
+use crate::cloud::{Bill, Disk, DiskFilter, DiskPage, DiskStatus};
 use crate::ucloud::decode::{DecodeError, Fields};
 use crate::ucloud::params::Params;
 use crate::ucloud::retry::Facts;
@@ -23,7 +23,7 @@ impl Action for DescribeUDisk<'_> {
 
     fn params(&self, params: &mut Params) {
         params.text("UDiskId", self.id.as_str());
-        leave_out_billing(params);
+        leave_out_slow_parts(params, false);
     }
 
     fn answer(&self, fields: &Fields<'_>) -> Result<Self::Answer, DecodeError> {
@@ -53,7 +53,7 @@ impl Action for DescribeUDisks<'_> {
         params.optional("UDiskName", self.filter.name.as_deref());
         params.optional("HostId", self.filter.host.as_ref().map(HostId::as_str));
         page(params, self.offset, self.limit);
-        leave_out_billing(params);
+        leave_out_slow_parts(params, self.filter.bills);
     }
 
     fn answer(&self, fields: &Fields<'_>) -> Result<Self::Answer, DecodeError> {
@@ -63,10 +63,11 @@ impl Action for DescribeUDisks<'_> {
     }
 }
 
-/// Bills and backup modes make the call slow and are not looked at. `UDiskBasicInfo` would be faster still, but the
-/// documentation does not say which fields it leaves, and a disk without its size or name would be refused here.
-fn leave_out_billing(params: &mut Params) {
-    params.yes_no("IgnoreUBillInfo", true);
+/// Bills and backup modes make the call slow; the latter are not looked at, the former rarely. `UDiskBasicInfo` would be
+/// faster still, but the documentation does not say which fields it leaves, and a disk without its size or name would be
+/// refused here.
+fn leave_out_slow_parts(params: &mut Params, bills: bool) {
+    params.yes_no("IgnoreUBillInfo", !bills);
     params.yes_no("IgnoreBackupMode", true);
 }
 
@@ -95,11 +96,25 @@ fn disk(fields: &Fields<'_>) -> Result<Disk, DecodeError> {
         created_at: fields.number("CreateTime")?,
         tag: fields.remark("Tag"),
         charge_type: fields.remark("ChargeType"),
+        bill: bill(fields).map(Box::new),
+        snapshots: fields.remark("SnapshotCount").and_then(|count| count.parse().ok()),
         rdma_cluster: fields.text("RdmaClusterId")?,
         is_boot,
         cmk_id: fields.text("CmkId")?,
         id,
     })
+}
+
+/// The end of what is paid counts for disks that are paid by the month or year. For others the API names the end of a
+/// period that begins anew by itself, or 0.
+fn bill(fields: &Fields<'_>) -> Option<Bill> {
+    let prepaid = matches!(fields.remark("ChargeType").as_deref(), Some("Month" | "Year" | "Trial"));
+    let end = fields.remark("ExpiredTime").and_then(|end| end.parse().ok());
+    let bill = Bill {
+        paid_until: end.filter(|end| prepaid && *end != 0),
+        overdue: fields.remark("IsExpire").is_some_and(|word| word.eq_ignore_ascii_case("yes")),
+    };
+    (bill != Bill::default()).then_some(bill)
 }
 
 fn status(word: String) -> DiskStatus {
@@ -216,6 +231,8 @@ mod tests {
             created_at: Some(1_787_277_600),
             tag: Some("Default".into()),
             charge_type: Some("Dynamic".into()),
+            bill: None,
+            snapshots: Some(0),
             rdma_cluster: Some("9002_25GE_D_R006".into()),
             is_boot: false,
             cmk_id: Some("kms-1".into()),
@@ -319,6 +336,7 @@ mod tests {
             zone: Some(Zone::parse("cn-bj2-05").unwrap()),
             name: Some("pvc-1".into()),
             host: Some(HostId::parse("uhost-1").unwrap()),
+            bills: false,
         };
         let action = DescribeUDisks { filter: &filter, offset: 100, limit: 500 };
         assert_eq!(
@@ -336,6 +354,28 @@ mod tests {
         ] {
             assert!(answer(&all, &body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn bills_are_read_where_they_are_wanted_and_break_nothing() {
+        let filter = DiskFilter { bills: true, ..DiskFilter::default() };
+        let action = DescribeUDisks { filter: &filter, offset: 0, limit: 10 };
+        assert_eq!(sent(&action), "Offset=0 Limit=10 IgnoreUBillInfo=No IgnoreBackupMode=Yes");
+        for (charge_type, end, overdue, expected) in [
+            ("Month", json!(1_787_277_600), "No", Some((Some(1_787_277_600), false))),
+            ("Year", json!("1787277600"), "Yes", Some((Some(1_787_277_600), true))),
+            ("Dynamic", json!(1_787_277_600), "No", None),
+            ("Month", json!(0), "yes", Some((None, true))),
+            ("Month", json!({}), "?", None),
+        ] {
+            let mut body = with("ChargeType", json!(charge_type));
+            body["DataSet"][0]["ExpiredTime"] = end;
+            body["DataSet"][0]["IsExpire"] = json!(overdue);
+            let disk = found(&body);
+            assert_eq!(disk.bill.map(|bill| (bill.paid_until, bill.overdue)), expected, "{body}");
+        }
+        assert_eq!(found(&with("SnapshotCount", json!("2"))).snapshots, Some(2));
+        assert_eq!(found(&without("SnapshotCount")).snapshots, None);
     }
 
     proptest! {
