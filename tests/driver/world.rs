@@ -18,11 +18,17 @@ use tonic::transport::{Channel, Endpoint};
 
 const START: Duration = Duration::from_secs(20);
 
+const MARK: &str = "CSI_UDISK_TEST_OWN_MOUNTS";
+
+/// Whether nobody else's mounts are seen here.
+pub fn has_own_mounts() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 /// Runs the calling test again in a process with mounts of its own, so that whatever it mounts is gone when it
 /// ends, however it ends. Returns true in that process, false in the outer one, which has nothing left to do.
 pub fn own_mounts(test: &str) -> bool {
-    const MARK: &str = "CSI_UDISK_TEST_OWN_MOUNTS";
-    if std::env::var_os(MARK).is_some() {
+    if has_own_mounts() {
         return true;
     }
     if !nix::unistd::geteuid().is_root() {

@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,6 +18,10 @@ use super::options::{MountOptions, flags_of_mount};
 
 /// Mounts on one path that are taken off in one go; more than that is a loop of somebody who mounts again.
 const MAX_STACK: usize = 64;
+
+/// Between tries to unmount; together about a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 
 const NONE: Option<&str> = None;
 
@@ -88,7 +94,7 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
         let Some(top) = mounts.top(path) else {
             return Ok(done);
         };
-        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+        match patient_umount(path) {
             Ok(()) => done.push(top.clone()),
             // Somebody else was faster; the list tells.
             Err(Errno::EINVAL | Errno::ENOENT) if Mounts::read()?.top(path) != Some(top) => {}
@@ -101,9 +107,22 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
     Err(HostError::new(format!("{} is mounted again and again", path.display()), Errno::EBUSY).into())
 }
 
+/// A mount can be busy for a moment only: a program that is being started anywhere in this process has copies of all
+/// open files until it runs, and the host's own scanners look into every mount. Who stays longer uses it.
+fn patient_umount(path: &Path) -> nix::Result<()> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            Err(Errno::EBUSY) if pause <= LONGEST_PAUSE => thread::sleep(pause),
+            other => return other,
+        }
+        pause *= 2;
+    }
+}
+
 /// Takes off the topmost mount at `path` only.
 pub fn unmount_top(path: &Path) -> Result<(), UnmountError> {
-    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+    match patient_umount(path) {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(UnmountError::Busy(path.to_owned())),
         Err(errno) => Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into()),
@@ -280,6 +299,24 @@ mod tests {
             assert!(!mounts.top(&source).unwrap().read_only());
             unmount_all(&target).unwrap();
             unmount_all(&source).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_mount_that_is_busy_for_a_moment_is_waited_for() {
+        in_a_namespace(|directory| {
+            let path = directory.join("mount");
+            tmpfs(&path, MsFlags::empty());
+            let file = File::create(path.join("file")).unwrap();
+            assert!(matches!(unmount_all(&path), Err(UnmountError::Busy(busy)) if busy == path));
+            assert!(matches!(unmount_top(&path), Err(UnmountError::Busy(busy)) if busy == path));
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(30));
+                    drop(file);
+                });
+                assert_eq!(unmount_all(&path).unwrap().len(), 1);
+            });
         });
     }
 

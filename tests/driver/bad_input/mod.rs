@@ -16,7 +16,7 @@ use tonic::Code;
 use v1::volume_capability::{AccessMode, AccessType, MountVolume};
 
 use crate::csi;
-use crate::world::World;
+use crate::world::{World, has_own_mounts};
 
 /// One row: what is wrong, how a good request becomes it, and the answer: its code and a phrase of its text.
 type Row<R> = (&'static str, fn(&mut R, &Place), Code, &'static str);
@@ -62,7 +62,7 @@ impl Truth {
         Self {
             disks: place.world.control("GET", "disks", "").await,
             journal: place.world.control("GET", "journal", "").await,
-            mounts: std::fs::read_to_string("/proc/self/mountinfo").unwrap(),
+            mounts: mounts(place),
             files,
             blank_blocks: place.blank.as_ref().map_or(0, |file| std::fs::metadata(file).unwrap().blocks()),
         }
@@ -80,6 +80,16 @@ impl Truth {
         let names: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
         (!names.is_empty()).then(|| format!("left behind: {}, {self:?} became {now:?}", names.join(", ")))
     }
+}
+
+/// All mounts where they are the test's own; else those of its directory, for other programs mount what they like.
+fn mounts(place: &Place) -> String {
+    let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let dir = place.world.dir.to_str().unwrap();
+    all.lines()
+        .filter(|line| has_own_mounts() || line.contains(dir))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 fn walk(dir: &Path, files: &mut Vec<String>) {
