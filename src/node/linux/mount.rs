@@ -109,6 +109,10 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
 
 /// A mount can be busy for a moment only: a program that is being started anywhere in this process has copies of all
 /// open files until it runs, and the host's own scanners look into every mount. Who stays longer uses it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the thread is one for blocking calls, and umount may block it for longer"
+)]
 fn patient_umount(path: &Path) -> nix::Result<()> {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -302,6 +306,7 @@ mod tests {
         });
     }
 
+    #[allow(clippy::disallowed_methods, reason = "what is waited for shows only after it")]
     #[test]
     fn a_mount_that_is_busy_for_a_moment_is_waited_for() {
         in_a_namespace(|directory| {
@@ -312,7 +317,7 @@ mod tests {
             assert!(matches!(unmount_top(&path), Err(UnmountError::Busy(busy)) if busy == path));
             std::thread::scope(|scope| {
                 scope.spawn(move || {
-                    std::thread::sleep(Duration::from_millis(30));
+                    thread::sleep(Duration::from_millis(30));
                     drop(file);
                 });
                 assert_eq!(unmount_all(&path).unwrap().len(), 1);

@@ -40,9 +40,10 @@ pub(super) const RESIZE_PHOST_ATTACHED: ActionSpec = ActionSpec {
     name: "ResizePHostAttachedDisk",
     place: Place::RegionAndZone,
     params: &[&[
-        required("PHostId", Kind::Text),
-        required("UDiskId", Kind::Text),
-        required("DiskSpace", Kind::Int { min: 20, max: 32_000 }),
+        // The documents call none of them required; without one there is nothing to grow, which is refused as such.
+        optional("PHostId", Kind::Text),
+        optional("UDiskId", Kind::Text),
+        optional("DiskSpace", Kind::Int { min: 20, max: 32_000 }),
     ]],
     one_of: &[],
     act: resize_phost_attached,

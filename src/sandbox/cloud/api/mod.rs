@@ -16,6 +16,8 @@ mod snapshot_service;
 mod table;
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

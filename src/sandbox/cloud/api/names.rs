@@ -35,6 +35,22 @@ const fn sold(
 pub(crate) const DATA_TYPES: &[&str] =
     &["DataDisk", "SSDDataDisk", "ESSDDataDisk", "RSSDDataDisk", "ERSSDDataDisk", "EfficiencyDataDisk"];
 
+/// Data and system disks.
+pub(crate) const DISK_TYPES: &[&str] = &[
+    "DataDisk",
+    "SSDDataDisk",
+    "ESSDDataDisk",
+    "RSSDDataDisk",
+    "ERSSDDataDisk",
+    "EfficiencyDataDisk",
+    "SystemDisk",
+    "SSDSystemDisk",
+    "ESSDSystemDisk",
+    "RSSDSystemDisk",
+    "ERSSDSystemDisk",
+    "EfficiencySystemDisk",
+];
+
 /// All names by which a listing can be filtered.
 pub(crate) const ALL_TYPES: &[&str] = &[
     "DataDisk",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::create::{CHARGE_TYPE, SNAPSHOT_GROUP};
-use super::names::ALL_TYPES;
+use super::names::DISK_TYPES;
 use super::problem::Problem;
 use super::table::{ActionSpec, COUNT, Kind, Place, SIZE, YES_NO, optional, required};
 use super::{Call, Data, data};
@@ -16,7 +16,7 @@ pub(super) const DESCRIBE: ActionSpec = ActionSpec {
             required("Size", SIZE),
             optional("ChargeType", CHARGE_TYPE),
             optional("Quantity", COUNT),
-            optional("DiskType", Kind::OneOf(ALL_TYPES)),
+            optional("DiskType", Kind::OneOf(DISK_TYPES)),
             optional("UDataArkMode", YES_NO),
             optional("IsTotalPrice", YES_NO),
             optional("MachineType", Kind::Text),

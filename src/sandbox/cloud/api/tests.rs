@@ -387,49 +387,64 @@ async fn too_many_requests_are_refused_and_counted() {
     assert_eq!((codes, cloud.counts()["DescribeUDisk"]), (vec![0, 0, 153], 3));
 }
 
-/// What each action insists on besides region and zone, copied from the documentation's tables.
-const REQUIRED: &[(&str, &[&str])] = &[
-    ("CreateUDisk", &["Size", "Name"]),
-    ("CreateAttachUDisk", &["Size", "Name"]),
-    ("DescribeUDisk", &[]),
-    ("AttachUDisk", &["UDiskId"]),
-    ("DetachUDisk", &["UDiskId"]),
-    ("DeleteUDisk", &["UDiskId"]),
-    ("DetachDeleteUDisk", &["UDiskId"]),
-    ("RenameUDisk", &["UDiskId", "UDiskName"]),
-    ("ResizeUDisk", &["UDiskId", "Size"]),
-    ("ResizeAttachedDisk", &["UHostId", "DiskId", "DiskSpace"]),
-    ("ResizePHostAttachedDisk", &["PHostId", "UDiskId", "DiskSpace"]),
-    ("DescribeUHostInstance", &[]),
-    ("DescribePHost", &[]),
-    ("CreateUDiskSnapshot", &["UDiskId", "Name"]),
-    ("DescribeUDiskSnapshot", &[]),
-    ("DeleteUDiskSnapshot", &[]),
-    ("RestoreUDisk", &["UDiskId"]),
-    ("CloneUDisk", &["SourceId", "Name"]),
-    ("CloneUDiskSnapshot", &["SourceId", "Name"]),
-    ("CreateSnapshotService", &["VDiskId"]),
-    ("DescribeSnapshotService", &[]),
-    ("DeleteSnapshotService", &["VDiskId"]),
-    ("DescribeUDiskPrice", &["Size"]),
-    ("ListRegions", &[]),
-    ("ListZones", &[]),
-];
-
-#[test]
-fn the_tables_insist_on_what_the_documents_insist_on() {
-    let own: Vec<(&str, Vec<&str>)> = super::ACTIONS
-        .iter()
-        .map(|spec| (spec.name, spec.lines().filter(|line| line.required).map(|line| line.name).collect()))
-        .collect();
-    let documented: Vec<(&str, Vec<&str>)> =
-        REQUIRED.iter().map(|(name, params)| (*name, params.to_vec())).collect();
-    assert_eq!(own, documented);
-    for spec in super::ACTIONS {
-        let mut names: Vec<_> = spec.lines().map(|line| line.name).collect();
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), count, "{} names a parameter twice", spec.name);
+/// What the documents say in words beside their tables of parameters.
+#[tokio::test(start_paused = true)]
+async fn what_a_new_disk_can_have_depends_on_its_type() {
+    let zones = vec![ZoneSpec::new(ZONE, &["r1"])];
+    let cloud = SimCloud::new(SimConfig { zones, ..SimConfig::default() });
+    let create = async |params: &[(&str, &str)]| {
+        let named: Vec<_> = params.iter().copied().chain([("Name", "x")]).collect();
+        let answer = call(&cloud, "CreateUDisk", &named).await;
+        (code(&answer), answer["Message"].as_str().unwrap_or_default().to_owned())
+    };
+    let fine = (0, String::new());
+    let bad = |name: &str| (230, format!("Params [{name}] not available"));
+    for (kind, most, above, mode, other_mode) in [
+        ("DataDisk", "8000", "8001", "Base", "Lite"),
+        ("SSDDataDisk", "8000", "8001", "Ultimate", "Lite"),
+        ("ESSDDataDisk", "8000", "8001", "Lite", "Base"),
+        ("RSSDDataDisk", "32000", "32001", "Custom", "Lite"),
+        ("ERSSDDataDisk", "32000", "32001", "Lite", "Custom"),
+        ("EfficiencyDataDisk", "32000", "32001", "Base", "Lite"),
+    ] {
+        let kind = ("DiskType", kind);
+        for size in ["1", most] {
+            assert_eq!(create(&[kind, ("Size", size)]).await, fine, "{kind:?} {size}");
+        }
+        for size in ["0", above, "-1", "1.5", "10G", "99999999999999999999"] {
+            assert_eq!(create(&[kind, ("Size", size)]).await, bad("Size"), "{kind:?} {size}");
+        }
+        let size = ("Size", "10");
+        assert_eq!(create(&[kind, size, ("BackupMode", mode)]).await, fine, "{kind:?}");
+        assert_eq!(create(&[kind, size, ("BackupMode", other_mode)]).await, bad("BackupMode"), "{kind:?}");
     }
+    for (name, good, wrong) in [("Journal", "12", "13"), ("Hour", "48", "25"), ("Day", "10", "6")] {
+        let custom = [("Size", "10"), ("BackupMode", "Custom")];
+        assert_eq!(create(&[custom[0], custom[1], (name, good)]).await, fine);
+        assert_eq!(create(&[custom[0], custom[1], (name, wrong)]).await, bad(name));
+    }
+    let encrypted = [("Size", "10"), ("DiskType", "RSSDDataDisk"), ("UKmsMode", "Yes")];
+    assert_eq!(create(&encrypted).await, (220, "Missing params [CmkId]".to_owned()));
+    assert_eq!(create(&[encrypted[0], encrypted[1], encrypted[2], ("CmkId", "key")]).await, fine);
+}
+
+/// None of its parameters is required, as far as the documents go; yet none can be left out.
+#[tokio::test(start_paused = true)]
+async fn a_bare_metal_growth_without_its_parameters_is_refused() {
+    let hosts = vec![HostSpec::new("upm-a", "10.0.0.3").in_rdma_cluster("r1")];
+    let zones = vec![ZoneSpec::new(ZONE, &["r1"])];
+    let cloud = SimCloud::new(SimConfig { zones, hosts, ..SimConfig::default() });
+    let new = [("Size", "20"), ("Name", "x"), ("DiskType", "RSSDDataDisk"), ("RdmaClusterId", "r1")];
+    let answer = call(&cloud, "CreateUDisk", &new).await;
+    let disk = answer["UDiskId"][0].as_str().unwrap();
+    assert_eq!(code(&call(&cloud, "AttachUDisk", &[("UDiskId", disk), ("HostId", "upm-a")]).await), 0);
+    let all = [("PHostId", "upm-a"), ("UDiskId", disk), ("DiskSpace", "30")];
+    for left_out in 0..all.len() {
+        let mut some = all.to_vec();
+        let (name, _) = some.remove(left_out);
+        assert_ne!(code(&call(&cloud, "ResizePHostAttachedDisk", &some).await), 0, "without {name}");
+        assert_eq!(cloud.disk(disk).unwrap().size.get(), 20);
+    }
+    assert_eq!(code(&call(&cloud, "ResizePHostAttachedDisk", &all).await), 0);
+    assert_eq!(cloud.disk(disk).unwrap().size.get(), 30);
 }
