@@ -95,6 +95,8 @@ flags! { DRIVER:
         "The directory of the socket on a node. It is created when it is missing.";
     DRIVERNAME = "drivername", Kind::Value("NAME"), Serving, ["CSI_UDISK_DRIVERNAME"], Some("udisk.csi.ucloud.cn"),
         "The name that Kubernetes knows the driver by.";
+    CHECK_CONFIG = "check-config", Kind::Switch, Serving, ["CSI_UDISK_CHECK_CONFIG"], Some("false"),
+        "Read flags and variables, tell every fault, and end without serving.";
     NODE_ID = "node-id", Kind::Value("ID"), Node, ["CSI_UDISK_NODE_ID"], None,
         "The id of this host (uhost-..., upm-...). Default: what the metadata service says.";
     MACHINE_TYPE = "machine-type", Kind::Value("TYPE"), Node, ["CSI_UDISK_MACHINE_TYPE"], None,

@@ -208,8 +208,21 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, variables: &dyn Variables
     match arguments.wish {
         Wish::Help => Ok(Command::Print(help::driver(flags::DRIVER))),
         Wish::Version => Ok(Command::Print(format!("{}\n", help::version()))),
-        Wish::Run => Reader { arguments, variables }.config().map(|config| Command::Run(Box::new(config))),
+        Wish::Run => driver(Reader { arguments, variables }),
     }
+}
+
+fn driver(mut reader: Reader<'_>) -> Result<Command, Faults> {
+    let check = reader.read(&flags::CHECK_CONFIG, value::switch);
+    let config = reader.config()?;
+    if check != Some(true) {
+        return Ok(Command::Run(Box::new(config)));
+    }
+    let ignored = match config.ignored.as_slice() {
+        [] => String::new(),
+        ignored => format!("; without effect: {}", ignored.join(" ")),
+    };
+    Ok(Command::Print(format!("the configuration is good{ignored}\n")))
 }
 
 fn probe(args: impl Iterator<Item = OsString>, variables: &dyn Variables) -> Result<Command, Faults> {

@@ -352,3 +352,48 @@ fn sandbox_has_arguments_of_its_own() {
     let Ok(Command::Print(help)) = run("sandbox --help", "") else { panic!("no help") };
     assert!(help.contains("--serve") && help.contains("--dir DIR"));
 }
+
+#[test]
+fn a_check_tells_what_a_start_would_without_starting() {
+    let said = |line: &str, variables| match run(line, variables) {
+        Ok(Command::Print(text)) => text,
+        other => panic!("{line:?}: {other:?}"),
+    };
+    assert_eq!(said("--check-config --mode=node", ""), "the configuration is good\n");
+    assert_eq!(
+        said("--alsologtostderr=true --check-config", ""),
+        "the configuration is good; without effect: --alsologtostderr=true\n"
+    );
+    assert_eq!(faults("--check-config --mode=half --maxvolume=0", "").len(), 2);
+    assert!(matches!(run("--check-config=false", ""), Ok(Command::Run(_))));
+}
+
+#[test]
+fn a_probe_finds_the_socket_as_the_driver_does() {
+    let probe = |line: &str, variables| match run(line, variables) {
+        Ok(Command::Probe(args)) => args,
+        other => panic!("{line:?}: {other:?}"),
+    };
+    let args = probe("probe", "");
+    assert_eq!(
+        (args.endpoint, args.ready, args.timeout),
+        ("/csi/csi.sock".into(), false, Duration::from_secs(3))
+    );
+    let args = probe("probe --ready --timeout 10s", "CSI_UDISK_ENDPOINT=unix://csi/other.sock");
+    assert_eq!(
+        (args.endpoint, args.ready, args.timeout),
+        ("/csi/other.sock".into(), true, Duration::from_secs(10))
+    );
+    assert_eq!(probe("probe --plugin-dir=/plugin/", "").endpoint, PathBuf::from("/plugin/csi.sock"));
+    assert_eq!(faults("probe --endpoint=tcp://x --timeout=2m --mode=node", "").len(), 3);
+}
+
+#[test]
+fn a_node_registers_itself_when_it_is_told_the_path_that_kubelet_sees() {
+    assert_eq!(config("--mode=node", "").node.registration, None);
+    let registration =
+        config("--kubelet-registration-path=/var/lib/kubelet/plugins/x/csi.sock", "").node.registration;
+    let expected =
+        Registration { endpoint: "/var/lib/kubelet/plugins/x/csi.sock".into(), dir: "/registration".into() };
+    assert_eq!(registration, Some(expected));
+}

@@ -1,0 +1,3 @@
+module csi-udisk/tests/deploy/roundtrip
+
+go 1.25.0
