@@ -39,6 +39,10 @@ impl FsUuid {
         Self(bytes)
     }
 
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     /// The UUID that file systems on `disk` are made with.
     pub fn of_disk(disk: &DiskId) -> Self {
         let hash = Sha1::new().chain_update(DOMAIN).chain_update(disk.as_str()).finalize();
