@@ -190,35 +190,51 @@ impl<C: Cloud> Attach<'_, C> {
                         source: view.last_trouble(),
                     });
                 }
-                Step::Send(zone) if slot.is_some() => match self.send(&mut view, zone).await? {
-                    Next::Follow => {
-                        view.restart();
-                        view.again(String::from("the cloud was asked to attach it")).await?
+                Step::Send(zone) => match slot.take() {
+                    None => {
+                        let what = format!("attach UDisk {}", self.disk);
+                        let place = view.queue(&self.host, Urgency::Other, what).await?;
+                        let waited = place.waited;
+                        slot = Some(place);
+                        if waited { view.read().await? } else { sight }
                     }
-                    Next::Look(sight) => sight,
-                    Next::Resend => sight,
-                    // Others may use the host meanwhile, detaches first.
-                    Next::Pause(error) => {
-                        drop(slot.take());
-                        view.pause(&mut backoff, error).await?;
-                        view.read().await?
-                    }
+                    Some(mut place) => match self.send(&mut view, zone, &place).await? {
+                        Next::Follow => {
+                            place.took();
+                            slot = Some(place);
+                            view.restart();
+                            view.again(String::from("the cloud was asked to attach it")).await?
+                        }
+                        Next::Look(sight) => {
+                            slot = Some(place);
+                            sight
+                        }
+                        Next::Resend => {
+                            slot = Some(place);
+                            sight
+                        }
+                        Next::Busy(error) => {
+                            let uncertain = error.outcome == Outcome::Unknown;
+                            let place = view.queue_again(place, error).await;
+                            if place.is_err() && uncertain {
+                                inner.recent.note_uncertain(self.disk, Change::Attached(self.host.clone()));
+                            }
+                            slot = Some(place?);
+                            view.read().await?
+                        }
+                        // Others may use the host meanwhile, detaches first.
+                        Next::Pause(error) => {
+                            drop(place);
+                            view.pause(&mut backoff, error).await?;
+                            view.read().await?
+                        }
+                    },
                 },
-                Step::Send(_) => {
-                    let what = format!("attach UDisk {}", self.disk);
-                    let urgency = Urgency::Other;
-                    slot = inner.slots.acquire(&self.host, urgency, what, view.deadline, view.progress).await;
-                    match &slot {
-                        None => return Err(view.timed_out_in_queue().into()),
-                        Some(slot) if slot.waited => view.read().await?,
-                        Some(_) => sight,
-                    }
-                }
             };
         }
     }
 
-    async fn send(&mut self, view: &mut View<'_, C>, zone: Zone) -> Result<Next, AttachError> {
+    async fn send(&mut self, view: &mut View<'_, C>, zone: Zone, place: &Slot) -> Result<Next, AttachError> {
         let inner = &self.controller.inner;
         let attachment = Attachment {
             disk: self.disk.clone(),
@@ -233,6 +249,10 @@ impl<C: Cloud> Attach<'_, C> {
             inner.recent.note(self.disk, Change::Attached(self.host.clone()));
             return Ok(Next::Follow);
         };
+        if error.cause == Cause::AttachFailed && !place.is_alone() {
+            // It may say no more than that the host does not take two at a time, so nothing is concluded from it.
+            return Ok(Next::Busy(error));
+        }
         if error.outcome == Outcome::Unknown && error.cause == Cause::AttachFailed {
             // An answer, though one that promises nothing. The disk is read before anything is concluded; should it
             // be attached after all, a detach must not trust a picture that shows it free.
@@ -250,7 +270,7 @@ impl<C: Cloud> Attach<'_, C> {
             return Ok(Next::Follow);
         }
         match error.cause {
-            Cause::Busy => Ok(Next::Pause(error)),
+            Cause::Busy => Ok(Next::Busy(error)),
             Cause::AlreadyAttached
             | Cause::InUse
             | Cause::AttachFailed
@@ -279,6 +299,8 @@ enum Next {
     /// The disk's state explains the refusal: decide anew.
     Look(Sight),
     Resend,
+    /// The host does not take it now.
+    Busy(CloudError),
     Pause(CloudError),
 }
 

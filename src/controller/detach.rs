@@ -74,21 +74,22 @@ impl<C: Cloud> Controller<C> {
                 }
                 Step::SystemDisk => return Err(DetachError::SystemDisk { disk: disk.clone() }),
                 Step::Wait(phase) => view.again(phase).await?,
-                Step::Send { host, .. } if !slot.as_ref().is_some_and(|slot| slot.is_on(&host)) => {
-                    drop(slot.take());
-                    let what = format!("detach UDisk {disk}");
-                    slot = inner.slots.acquire(&host, Urgency::Detach, what, deadline, progress).await;
-                    match &slot {
-                        None => return Err(view.timed_out_in_queue().into()),
-                        Some(slot) if slot.waited => view.read().await?,
-                        Some(_) => sight,
-                    }
-                }
                 Step::Send { zone, host } => {
+                    let Some(mut place) = slot.take().filter(|slot| slot.is_on(&host)) else {
+                        let what = format!("detach UDisk {disk}");
+                        let place = view.queue(&host, Urgency::Detach, what).await?;
+                        if place.waited {
+                            sight = view.read().await?;
+                        }
+                        slot = Some(place);
+                        continue;
+                    };
                     view.phase(format!("the cloud is asked to detach it from host {host}"));
                     match inner.cloud.detach_disk(&zone, disk, &host, deadline).await {
                         Ok(()) => {
                             inner.recent.note(disk, Change::Detached(host));
+                            place.took();
+                            slot = Some(place);
                             view.restart();
                             view.again(String::from("the cloud was asked to detach it")).await?
                         }
@@ -99,6 +100,7 @@ impl<C: Cloud> Controller<C> {
                             inner.recent.note_uncertain(disk, Change::Detached(host.clone()));
                             tracing::warn!(%disk, %host, %error, "a detach got no answer; looking");
                             view.trouble(error);
+                            slot = Some(place);
                             view.restart();
                             view.again(String::from("whether the cloud detaches it is not known")).await?
                         }
@@ -119,13 +121,23 @@ impl<C: Cloud> Controller<C> {
                             // The disk's own state decides: "detach failed" is also the answer for a disk that is
                             // detached already, and a deleted host is unknown.
                             let now = view.read().await?;
-                            let place = self.place(&view, &now, node).await?;
-                            if !matches!(step(&now, place), Step::Send { .. }) {
+                            let still = step(&now, self.place(&view, &now, node).await?);
+                            // A bare "failed" beside another change of ours may mean no more than "busy".
+                            let busy = error.source.cause == Cause::Busy
+                                || (error.source.cause == Cause::DetachFailed && !place.is_alone());
+                            if !matches!(still, Step::Send { .. }) {
+                                slot = Some(place);
                                 now
-                            } else {
-                                if error.source.cause != Cause::Busy {
-                                    refusals += 1;
+                            } else if busy {
+                                let uncertain = error.source.outcome == Outcome::Unknown;
+                                let place = view.queue_again(place, error.source).await;
+                                if place.is_err() && uncertain {
+                                    inner.recent.note_uncertain(disk, Change::Detached(host));
                                 }
+                                slot = Some(place?);
+                                view.read().await?
+                            } else {
+                                refusals += 1;
                                 if refusals >= TRIES {
                                     if error.source.outcome == Outcome::Unknown {
                                         inner.recent.note_uncertain(disk, Change::Detached(host.clone()));
@@ -133,7 +145,7 @@ impl<C: Cloud> Controller<C> {
                                     let disk = disk.clone();
                                     return Err(DetachError::Stays { disk, host, source: error });
                                 }
-                                drop(slot.take());
+                                drop(place);
                                 view.pause(&mut backoff, error.source).await?;
                                 view.read().await?
                             }

@@ -97,17 +97,15 @@ impl<C: Cloud> Controller<C> {
                     if !slot.as_ref().is_some_and(|slot| slot.is_on(&host)) =>
                 {
                     drop(slot.take());
-                    let what = format!("grow UDisk {disk}");
-                    slot = inner.slots.acquire(&host, Urgency::Other, what, deadline, progress).await;
-                    match &slot {
-                        None => return Err(view.timed_out_in_queue().into()),
-                        Some(slot) if slot.waited => view.read().await?,
-                        Some(_) => sight,
-                    }
+                    let place = view.queue(&host, Urgency::Other, format!("grow UDisk {disk}")).await?;
+                    let waited = place.waited;
+                    slot = Some(place);
+                    if waited { view.read().await? } else { sight }
                 }
                 Step::Grow(growth) => match self.grow(&mut view, &growth).await {
                     Ok(answer) => {
                         grown = answer;
+                        slot.iter_mut().for_each(Slot::took);
                         inner.recent.note(disk, Change::Grown(growth.size));
                         view.restart();
                         view.again(format!("it is growing to {}", growth.size)).await?
@@ -136,14 +134,16 @@ impl<C: Cloud> Controller<C> {
                         );
                         let now = view.read().await?;
                         let changed = !matches!(step(&request, &now), Step::Grow(again) if again == growth);
-                        if error.cause == Cause::Busy || (look_again && refusals < TRIES && changed) {
+                        let busy = error.cause == Cause::Busy;
+                        if changed && (busy || (look_again && refusals < TRIES)) {
                             drop(slot.take());
-                            if !changed {
-                                view.pause(&mut backoff, error).await?;
-                                view.read().await?
-                            } else {
-                                now
+                            now
+                        } else if busy {
+                            match slot.take() {
+                                Some(place) => slot = Some(view.queue_again(place, error).await?),
+                                None => view.pause(&mut backoff, error).await?,
                             }
+                            view.read().await?
                         } else {
                             return Err(CallError::new(view.what.clone(), error).into());
                         }

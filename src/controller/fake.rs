@@ -49,6 +49,8 @@ pub(super) struct Model {
     pub(super) host_limit: usize,
     /// Whether a host takes one change at a time.
     pub(super) one_by_one: bool,
+    /// A busy host says no more than "failed".
+    pub(super) bare_busy: bool,
     pub(super) filters_ignored: bool,
     pub(super) needs_restart: bool,
     /// What the next disks become.
@@ -348,6 +350,9 @@ impl Cloud for Fake {
             let mut disk = model.now(&attachment.disk)?;
             let host =
                 model.hosts.iter().find(|h| h.id == attachment.host).ok_or(Cause::AttachFailed)?.clone();
+            if model.bare_busy && model.busy(&host.id) {
+                return Err(Cause::AttachFailed);
+            }
             if model.busy(&host.id) || matches!(disk.status, DiskStatus::Attaching | DiskStatus::Detaching) {
                 return Err(Cause::Busy);
             }
@@ -384,7 +389,7 @@ impl Cloud for Fake {
                 return Err(Cause::DetachFailed);
             }
             if model.busy(host) {
-                return Err(Cause::Busy);
+                return Err(if model.bare_busy { Cause::DetachFailed } else { Cause::Busy });
             }
             let mut after = disk.clone();
             disk.status = DiskStatus::Detaching;

@@ -70,8 +70,8 @@ pub struct ControllerConfig {
     pub device_wait: Duration,
     /// For how long the private addresses of hosts are remembered.
     pub host_memory: Duration,
-    /// How many changes may run on one host at a time.
-    pub host_width: usize,
+    /// How many changes may run on one host at a time, if the cloud takes so many.
+    pub host_width: u32,
     pub pace: Pace,
 }
 
@@ -87,7 +87,7 @@ impl ControllerConfig {
             read_lag: Duration::from_secs(10),
             device_wait: Duration::from_secs(30),
             host_memory: Duration::from_secs(60),
-            host_width: 1,
+            host_width: 4,
             pace: Pace::default(),
         }
     }

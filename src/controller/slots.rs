@@ -3,16 +3,26 @@
 //! The cloud answers "busy" to a second attach or detach on a host while one runs, and early plugins failed
 //! exactly there. A slot is taken before the call is sent and kept until the disk has reached its final state.
 //! Detaches go first: they free room on the host, and somebody else waits for the disk.
+//!
+//! How many changes a host takes at a time is not documented, so each queue has a [`Limiter`]: it begins with one, grows
+//! while all goes well, and is halved by each "busy". What one host refused, the next one is not asked for at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::cloud::Deadline;
+use crate::limit::{Backoff, Limiter, Limits, Permit, Ticket, Turn, Unit};
 use crate::progress::Progress;
 use crate::volume::HostId;
+
+/// Between tries on a host that is busy with what this driver did not ask for. The cloud's own advice is up to 30 s.
+const PAUSE: Backoff = match Backoff::new(Duration::from_secs(1), Duration::from_secs(15)) {
+    Ok(backoff) => backoff,
+    Err(_) => unreachable!(),
+};
 
 /// Who goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,30 +34,28 @@ pub(super) enum Urgency {
 /// The queues of all hosts. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
-    /// How many changes may run on one host at a time.
-    width: usize,
+    widest: u32,
     table: Arc<Mutex<Table>>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    next: u64,
     hosts: HashMap<HostId, Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    running: Vec<(u64, String)>,
-    detaches: VecDeque<Ticket>,
-    others: VecDeque<Ticket>,
+    /// The number of changes at a time that a host refused last.
+    refused_at: Option<f64>,
 }
 
 #[derive(Debug)]
-struct Ticket {
-    number: u64,
+struct Queue {
+    limiter: Limiter,
+    running: BTreeMap<Ticket, String>,
+    waiting: BTreeMap<Ticket, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
     what: String,
     progress: Progress,
-    granted: oneshot::Sender<()>,
 }
 
 /// A place on the host, or in its queue. Dropping it gives the place to the next.
@@ -55,14 +63,19 @@ struct Ticket {
 pub(super) struct Slot {
     slots: Slots,
     host: HostId,
-    number: u64,
+    limiter: Limiter,
+    ticket: Ticket,
+    what: String,
+    progress: Progress,
+    permit: Option<Permit>,
     /// Whether anything ran before this change, so that what was read earlier may be out of date.
     pub(super) waited: bool,
 }
 
 impl Slots {
-    pub(super) fn new(width: usize) -> Self {
-        Self { width: width.max(1), table: Arc::default() }
+    /// `widest`: how many changes may run on one host at a time, if the cloud takes so many.
+    pub(super) fn new(widest: u32) -> Self {
+        Self { widest: widest.max(1), table: Arc::default() }
     }
 
     /// Waits for a place on the host. `None`: the deadline passed first; `progress` says behind what.
@@ -74,58 +87,43 @@ impl Slots {
         deadline: Deadline,
         progress: &Progress,
     ) -> Option<Slot> {
-        let (granted, mut turn) = oneshot::channel();
-        // From here on the guard exists: a caller that is dropped while it waits leaves the queue.
-        let mut slot = {
-            let mut table = self.lock();
-            table.next += 1;
-            let number = table.next;
-            let queue = table.hosts.entry(host.clone()).or_default();
-            let ticket = Ticket { number, what, progress: progress.clone(), granted };
-            match urgency {
-                Urgency::Detach => queue.detaches.push_back(ticket),
-                Urgency::Other => queue.others.push_back(ticket),
-            }
-            Slot { slots: self.clone(), host: host.clone(), number, waited: false }
+        let turn = match urgency {
+            Urgency::Detach => Turn::First,
+            Urgency::Other => Turn::Later,
         };
-        self.advance(host);
-        if turn.try_recv().is_ok() {
-            return Some(slot);
-        }
-        slot.waited = true;
-        let before = Instant::now();
-        match tokio::time::timeout_at(deadline, turn).await {
-            Ok(Ok(())) => {
-                tracing::debug!(host = %host, waited = ?before.elapsed(), "the host's queue is passed");
-                Some(slot)
-            }
-            Ok(Err(_)) | Err(_) => None,
-        }
+        let slot = {
+            let mut table = self.lock();
+            let known = table.refused_at;
+            let queue = table.hosts.entry(host.clone()).or_insert_with(|| self.queue(known));
+            let (limiter, ticket) = (queue.limiter.clone(), queue.limiter.ticket(turn));
+            queue.waiting.insert(ticket, Waiting { what: what.clone(), progress: progress.clone() });
+            let (slots, host, progress) = (self.clone(), host.clone(), progress.clone());
+            Slot { slots, host, limiter, ticket, what, progress, permit: None, waited: false }
+        };
+        slot.wait(deadline).await
     }
 
-    /// Lets those in whose turn it is and tells the others where they are.
-    fn advance(&self, host: &HostId) {
+    fn queue(&self, refused_at: Option<f64>) -> Queue {
+        let limits = match Limits::new(1, self.widest, Unit::AtATime, PAUSE) {
+            Ok(limits) => limits.knowing(refused_at),
+            Err(_) => unreachable!("the widest is at least one"),
+        };
+        let limiter = Limiter::new(limits, fastrand::Rng::new());
+        Queue { limiter, running: BTreeMap::new(), waiting: BTreeMap::new() }
+    }
+
+    /// Changes the host's queue, tells those who wait where they are, and forgets a queue that nobody uses.
+    fn change(&self, host: &HostId, change: impl FnOnce(&mut Queue)) {
         let mut table = self.lock();
         let Some(queue) = table.hosts.get_mut(host) else { return };
-        while queue.running.len() < self.width {
-            let Some(ticket) = queue.detaches.pop_front().or_else(|| queue.others.pop_front()) else { break };
-            queue.running.push((ticket.number, ticket.what));
-            // Nobody listens only when that caller is being dropped; its guard then frees the place.
-            let _ = ticket.granted.send(());
-        }
+        change(queue);
         queue.announce(host);
-        if queue.running.is_empty() {
+        let (idle, refused_at) =
+            (queue.running.is_empty() && queue.waiting.is_empty(), queue.limiter.refused_at());
+        table.refused_at = refused_at.or(table.refused_at);
+        if idle {
             table.hosts.remove(host);
         }
-    }
-
-    fn leave(&self, host: &HostId, number: u64) {
-        if let Some(queue) = self.lock().hosts.get_mut(host) {
-            queue.running.retain(|(running, _)| *running != number);
-            queue.detaches.retain(|ticket| ticket.number != number);
-            queue.others.retain(|ticket| ticket.number != number);
-        }
-        self.advance(host);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -139,31 +137,78 @@ impl Slot {
     pub(super) fn is_on(&self, host: &HostId) -> bool {
         self.host == *host
     }
+
+    /// Whether no other change of this driver runs on the host, so that a refusal is not about those.
+    pub(super) fn is_alone(&self) -> bool {
+        self.slots.lock().hosts.get(&self.host).is_none_or(|queue| queue.running.len() <= 1)
+    }
+
+    /// The cloud has begun the change.
+    pub(super) fn took(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.took();
+        }
+    }
+
+    /// The host was busy: waits for its turn again, in the old place. `None`: the deadline passed first.
+    pub(super) async fn busy(mut self, deadline: Deadline) -> Option<Self> {
+        if let Some(permit) = self.permit.take() {
+            permit.refused();
+        }
+        let waiting = Waiting { what: self.what.clone(), progress: self.progress.clone() };
+        self.slots.change(&self.host, |queue| {
+            queue.running.remove(&self.ticket);
+            queue.waiting.insert(self.ticket, waiting);
+        });
+        self.wait(deadline).await
+    }
+
+    async fn wait(mut self, deadline: Deadline) -> Option<Self> {
+        let before = Instant::now();
+        let permit = match self.limiter.acquire(self.ticket, before).await {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.waited = true;
+                self.slots.change(&self.host, |_| {});
+                self.limiter.acquire(self.ticket, deadline).await.ok()?
+            }
+        };
+        tracing::debug!(host = %self.host, waited = ?before.elapsed(), "the host's queue is passed");
+        self.permit = Some(permit);
+        self.slots.change(&self.host, |queue| {
+            queue.waiting.remove(&self.ticket);
+            queue.running.insert(self.ticket, self.what.clone());
+        });
+        Some(self)
+    }
 }
 
 impl Queue {
     fn announce(&self, host: &HostId) {
-        let running = self.running.iter().map(|(_, what)| what.as_str()).collect::<Vec<_>>().join(", ");
-        for (place, ticket) in self.detaches.iter().chain(&self.others).enumerate() {
-            ticket.progress.set(format!(
-                "waiting to {}: number {} in the queue of {host}, which takes one change at a time; now: {running}",
-                ticket.what,
-                place + 1,
-            ));
+        let running = self.running.values().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let now = match running.as_str() {
+            "" => String::from("it is busy with something that this driver did not ask for, and tried again"),
+            running => format!("now: {running}"),
+        };
+        for (place, waiting) in self.waiting.values().enumerate() {
+            let (what, number) = (&waiting.what, place + 1);
+            waiting.progress.set(format!("waiting to {what}: number {number} in the queue of {host}; {now}"));
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.leave(&self.host, self.number);
+        self.permit = None;
+        self.slots.change(&self.host, |queue| {
+            queue.running.remove(&self.ticket);
+            queue.waiting.remove(&self.ticket);
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn host() -> HostId {

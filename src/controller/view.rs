@@ -4,12 +4,13 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskStatus};
 use crate::progress::Progress;
-use crate::volume::DiskId;
+use crate::volume::{DiskId, HostId};
 
 use super::Controller;
 use super::error::{Unresolved, reading_again_helps};
 use super::poller::{Follow, Reading};
 use super::recent::Trust;
+use super::slots::{Slot, Urgency};
 
 /// A disk as read, and how much that read is worth. `None`: the cloud does not know it.
 #[derive(Debug, Clone)]
@@ -112,8 +113,27 @@ impl<'a, C: Cloud> View<'a, C> {
         self.trouble = Some(error);
     }
 
+    /// Waits for a place on the host, to do `what` there.
+    pub(super) async fn queue(
+        &mut self,
+        host: &HostId,
+        urgency: Urgency,
+        what: String,
+    ) -> Result<Slot, Unresolved> {
+        let slots = &self.controller.inner.slots;
+        let slot = slots.acquire(host, urgency, what, self.deadline, self.progress).await;
+        slot.ok_or_else(|| self.timed_out_in_queue())
+    }
+
+    /// Waits for the next turn on a host that is busy.
+    pub(super) async fn queue_again(&mut self, slot: Slot, error: CloudError) -> Result<Slot, Unresolved> {
+        tracing::info!(disk = %self.id, %error, "the host is busy: {}", self.what);
+        self.trouble = Some(error);
+        slot.busy(self.deadline).await.ok_or_else(|| self.timed_out_in_queue())
+    }
+
     /// The error of a wait that ended in a queue, which alone knows the place in it.
-    pub(super) fn timed_out_in_queue(&mut self) -> Unresolved {
+    fn timed_out_in_queue(&mut self) -> Unresolved {
         self.phase = self.progress.get();
         self.timed_out()
     }

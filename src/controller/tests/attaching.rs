@@ -158,13 +158,81 @@ async fn one_change_at_a_time_runs_on_a_host() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_width_of_a_hosts_queue_is_found_out() {
+    for (one_by_one, seconds_at_most, refused) in [(true, 90, 1..=2), (false, 36, 0..=0)] {
+        let bench = Bench::new().await;
+        bench.cloud.model().work = seconds(4);
+        bench.cloud.model().host_limit = 26;
+        bench.cloud.model().one_by_one = one_by_one;
+        let disks: Vec<String> = (0..20).map(|number| format!("bs-{number:02}")).collect();
+        for id in &disks {
+            bench.cloud.put(disk(id, DiskStatus::Available));
+        }
+        let begun = Instant::now();
+        let bench = &Arc::new(bench);
+        let attaching: Vec<_> = disks
+            .into_iter()
+            .map(|id| {
+                let bench = Arc::clone(bench);
+                tokio::spawn(async move {
+                    let request =
+                        AttachRequest { disk: self::id(&id), node: NodeRef::parse("uhost-a").unwrap() };
+                    bench.controller.attach(request, soon(), &Progress::default()).await.unwrap();
+                })
+            })
+            .collect();
+        for task in attaching {
+            task.await.unwrap();
+        }
+        assert!(begun.elapsed() < seconds(seconds_at_most), "{one_by_one}: {:?}", begun.elapsed());
+        let sends = bench.cloud.model().attachments.len();
+        assert!(refused.contains(&(sends - 20)), "{one_by_one}: {sends} sends");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_refusal_beside_another_change_is_taken_for_busy() {
+    let bench = Arc::new(Bench::new().await);
+    bench.cloud.model().work = seconds(4);
+    bench.cloud.model().host_limit = 26;
+    bench.cloud.model().bare_busy = true;
+    let run = async |attach: bool| {
+        let tasks: Vec<_> = (0..8)
+            .map(|number| {
+                let (bench, id) = (Arc::clone(&bench), format!("bs-{number}"));
+                tokio::spawn(async move {
+                    match attach {
+                        true => drop(bench.attach(&id, "uhost-a").await.unwrap()),
+                        false => bench.detach(&id, "uhost-a").await.unwrap(),
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let calls = bench.cloud.calls();
+        let sent = calls.iter().filter(|call| **call == "attach_disk" || **call == "detach_disk").count();
+        (sent, calls.contains(&"host"))
+    };
+    for number in 0..8 {
+        bench.cloud.put(disk(&format!("bs-{number}"), DiskStatus::Available));
+    }
+    assert_eq!(run(true).await, (9, false), "one try at two at a time, and nothing to explain");
+    assert_eq!(run(false).await, (8, false), "which is remembered");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_others_keep_busy_is_tried_again() {
     let bench = Bench::new().await;
     bench.cloud.put(disk("bs-1", DiskStatus::Available));
     bench.cloud.put(bound("bs-other", "uhost-a", DiskStatus::Attaching));
     let (attached, ()) = tokio::join!(bench.attach("bs-1", "uhost-a"), async {
         tokio::time::sleep(seconds(20)).await;
-        assert!(bench.progress.get().contains("trying again in"), "{}", bench.progress.get());
+        let phase = bench.progress.get();
+        let queued =
+            "number 1 in the queue of uhost-a; it is busy with something that this driver did not ask for";
+        assert!(phase.contains(queued), "{phase}");
         bench.cloud.put(bound("bs-other", "uhost-a", DiskStatus::InUse));
     });
     attached.unwrap();
@@ -172,7 +240,7 @@ async fn a_host_that_others_keep_busy_is_tried_again() {
     bench.cloud.put(bound("bs-other", "uhost-a", DiskStatus::Attaching));
     bench.cloud.put(disk("bs-2", DiskStatus::Available));
     let text = bench.attach("bs-2", "uhost-a").await.unwrap_err().to_string();
-    assert!(text.contains("after 300 s the cloud refuses for the moment"), "{text}");
+    assert!(text.contains("after 300 s waiting to attach UDisk bs-2: number 1 in the queue"), "{text}");
     assert!(text.contains("last answer of the cloud: attach_disk failed"), "{text}");
 }
 
