@@ -65,8 +65,8 @@ impl NodeService {
         E: NodeError,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let node = self.node.clone();
-        let Call { volume, operation, answer_by } = call;
+        let Call { name, volume, operation, answer_by } = call;
+        let node = self.node.acting_for(&volume, name);
         let answer = self.operations.run(operation, answer_by, |progress| {
             let result = work(node, progress);
             async move { result.await.map_err(|error| error.status(&volume)) }
@@ -77,6 +77,7 @@ impl NodeService {
 
 /// One changing call.
 struct Call {
+    name: &'static str,
     volume: DiskId,
     operation: Operation,
     answer_by: Instant,
@@ -84,12 +85,12 @@ struct Call {
 
 impl Call {
     /// All kinds of change share the volume's key, so a volume has one change at a time.
-    fn new(name: &str, volume: &DiskId, request: &impl fmt::Debug, answer_by: Instant) -> Self {
+    fn new(name: &'static str, volume: &DiskId, request: &impl fmt::Debug, answer_by: Instant) -> Self {
         // It names the message's type and all its fields but secrets, so equal requests have equal fingerprints.
         let fingerprint = format!("{request:?}");
         let operation =
             Operation { key: format!("volume:{volume}"), fingerprint, what: format!("{name} of {volume}") };
-        Self { volume: volume.clone(), operation, answer_by }
+        Self { name, volume: volume.clone(), operation, answer_by }
     }
 }
 
@@ -248,7 +249,7 @@ impl v1::node_server::Node for NodeService {
             fingerprint: String::new(),
             what: format!("NodeGetVolumeStats of {volume}"),
         };
-        let (node, id) = (self.node.clone(), volume.clone());
+        let (node, id) = (self.node.acting_for(&volume, "NodeGetVolumeStats"), volume.clone());
         let usage = self
             .queries
             .run(operation, answer_by, |_| async move {

@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use linux::Host;
 use linux::sysfs::BlockDevice;
+use linux::{Host, Purpose, StuckCalls};
 
 use crate::volume::DiskId;
 
@@ -53,6 +53,17 @@ pub struct Node {
 impl Node {
     pub fn new(config: &NodeConfig) -> Self {
         Self { host: Host::new(&config.sysfs_root, &config.dev_root), lingering: Arc::default() }
+    }
+
+    /// This node, whose calls to the kernel are for one operation of a volume from now on.
+    pub fn acting_for(&self, volume: &DiskId, operation: &'static str) -> Self {
+        let purpose = Purpose { volume: volume.clone(), operation };
+        Self { host: self.host.for_purpose(purpose), ..self.clone() }
+    }
+
+    /// How many calls to the kernel have not come back in their time, for which volumes and since when.
+    pub fn stuck_calls(&self) -> Vec<StuckCalls> {
+        self.host.stuck()
     }
 
     fn lingering(&self) -> MutexGuard<'_, HashMap<DiskId, Vec<BlockDevice>>> {

@@ -6,6 +6,7 @@
 mod backup;
 pub mod blank;
 pub mod blocking;
+pub mod calls;
 mod detached;
 pub mod device;
 pub mod device_number;
@@ -29,10 +30,12 @@ pub mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 pub use blocking::Blocking;
+pub use calls::{Calls, Purpose, StuckCalls};
 pub use device_number::DeviceNumber;
 pub use error::HostError;
 pub use sysfs::Sysfs;
@@ -43,6 +46,9 @@ use sysfs::Serials;
 const CALLS: usize = 96;
 /// Threads for reading statistics, so that hung file systems cannot keep volumes from being mounted.
 const QUERIES: usize = 48;
+/// Mounting replays journals and unmounting writes out, which takes its time; a query takes none.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
 /// mkfs of a large disk takes much memory; a few at a time are fast enough.
 const FORMATS: usize = 2;
 
@@ -53,6 +59,7 @@ pub struct Host {
     pub(super) dev_root: PathBuf,
     pub(super) calls: Blocking,
     pub(super) queries: Blocking,
+    running: Calls,
     serials: Serials,
     formats: Arc<Semaphore>,
 }
@@ -60,14 +67,30 @@ pub struct Host {
 impl Host {
     pub fn new(sysfs_root: &Path, dev_root: &Path) -> Self {
         let sysfs = Sysfs::new(sysfs_root);
-        let calls = Blocking::new(CALLS);
+        let running = Calls::default();
+        let calls = Blocking::new(CALLS, CALL_LIMIT, running.clone());
         Self {
             serials: Serials::new(sysfs.clone(), calls.clone()),
             sysfs,
             dev_root: dev_root.to_owned(),
             calls,
-            queries: Blocking::new(QUERIES),
+            queries: Blocking::new(QUERIES, QUERY_LIMIT, running.clone()),
+            running,
             formats: Arc::new(Semaphore::new(FORMATS)),
         }
+    }
+
+    /// The same host, for calls of one operation of a volume.
+    pub fn for_purpose(&self, purpose: Purpose) -> Self {
+        Self {
+            calls: self.calls.for_purpose(Some(purpose.clone())),
+            queries: self.queries.for_purpose(Some(purpose)),
+            ..self.clone()
+        }
+    }
+
+    /// The calls to the kernel that have not come back in their time.
+    pub fn stuck(&self) -> Vec<StuckCalls> {
+        self.running.stuck()
     }
 }

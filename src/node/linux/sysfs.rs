@@ -262,6 +262,7 @@ impl Drop for Done {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::linux::Calls;
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 
@@ -311,7 +312,7 @@ mod tests {
         device(root.path(), "vdc", &[("serial", "UCLOUD_DISK_VDC")]);
         let fifo = root.path().join("block/vdb/serial");
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        let calls = Blocking::new(3);
+        let calls = Blocking::new(3, SERIAL_TIME, Calls::default());
         let serials = Serials::new(Sysfs::new(root.path()), calls.clone());
         for _ in 0..3 {
             let found = serials.read_all().await.unwrap();
