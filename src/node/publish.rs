@@ -64,7 +64,7 @@ impl Node {
             staging_path: request.staging_path.clone(),
             capability: request.capability.clone(),
             context: request.context.clone(),
-            volume_context: request.volume_context,
+            volume_context: request.volume_context.clone(),
         };
         let staged = self.ensure_staged(stage, progress).await?;
         progress.set(format!("binding to {}", request.target_path.display()));

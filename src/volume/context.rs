@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlankSectors, DiskType, FsType, Gib};
+use super::{Adoption, BlankSectors, DiskType, FsType, Gib};
 
 /// Facts on a volume that never change: what CSI calls volume context and Kubernetes volume attributes.
 ///
 /// Nothing is needed: a PersistentVolume made by hand works with its volume handle alone. So nothing here is ever
 /// an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeContext {
     /// UCloud's scheduler extension reads it from the PersistentVolume.
     pub disk_type: Option<DiskType>,
@@ -19,26 +19,31 @@ pub struct VolumeContext {
     pub fs: Option<FsType>,
     /// What the disk shows where nothing was written.
     pub blank: BlankSectors,
+    /// Which mark of another disk may be replaced.
+    pub adoption: Adoption,
 }
 
 impl VolumeContext {
     pub const TYPE: &'static str = "type";
     pub const FS_TYPE: &'static str = "fsType";
     pub const NOISE: &'static str = "blankReadsAsNoise";
+    pub const ADOPT: &'static str = "adoptMarkOf";
 
     pub fn parse(map: &BTreeMap<String, String>) -> Self {
         Self {
             disk_type: map.get(Self::TYPE).and_then(|word| DiskType::from_word(word)),
             fs: map.get(Self::FS_TYPE).and_then(|word| FsType::from_word(word)),
             blank: map.get(Self::NOISE).and_then(|word| BlankSectors::from_noise(word)).unwrap_or_default(),
+            adoption: map.get(Self::ADOPT).map(|word| Adoption::parse(word)).unwrap_or_default(),
         }
     }
 
-    pub fn to_map(self) -> BTreeMap<String, String> {
+    pub fn to_map(&self) -> BTreeMap<String, String> {
         [
             (Self::TYPE, self.disk_type.map(DiskType::word)),
             (Self::FS_TYPE, self.fs.map(FsType::word)),
             (Self::NOISE, (self.blank == BlankSectors::Noise).then_some("yes")),
+            (Self::ADOPT, self.adoption.word()),
         ]
         .into_iter()
         .filter_map(|(key, word)| Some((key.to_owned(), word?.to_owned())))
@@ -174,10 +179,14 @@ mod tests {
         };
         assert_eq!(context.to_map(), map(&[("type", "rssd"), ("fsType", "xfs")]));
         assert_eq!(VolumeContext::parse(&context.to_map()), context);
-        let noisy = VolumeContext { blank: BlankSectors::Noise, ..context };
+        let noisy = VolumeContext { blank: BlankSectors::Noise, ..context.clone() };
         let entries = [("type", "rssd"), ("fsType", "xfs"), ("blankReadsAsNoise", "yes")];
         assert_eq!(noisy.to_map(), map(&entries));
         assert_eq!(VolumeContext::parse(&noisy.to_map()), noisy);
+        let copy = VolumeContext { adoption: Adoption::parse("bs-1"), ..context };
+        let entries = [("type", "rssd"), ("fsType", "xfs"), ("adoptMarkOf", "bs-1")];
+        assert_eq!(copy.to_map(), map(&entries));
+        assert_eq!(VolumeContext::parse(&copy.to_map()), copy);
         let odd = map(&[
             ("type", "tape"),
             ("fsType", ""),

@@ -54,11 +54,35 @@ impl FsUuid {
         Self(bytes)
     }
 
+    /// From the text that [`fmt::Display`] writes, in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+        let mut bytes = [0; 16];
+        if digits.len() != 2 * bytes.len() {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        // The dashes are where they belong.
+        Some(Self(bytes)).filter(|uuid| uuid.to_string().eq_ignore_ascii_case(text))
+    }
+
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// Whether this driver marks some disk with it.
+    pub fn is_mark(self) -> bool {
+        self.0[..6] == MARK && self.0[6] & 0xf0 == VERSION && self.0[8] & 0xc0 == VARIANT
+    }
+
     /// Whose content a file system with this UUID is, as seen from `disk`.
     pub fn mark(self, disk: &DiskId) -> Mark {
         if self == Self::of_disk(disk) {
             Mark::Ours
-        } else if self.0[..6] == MARK && self.0[6] & 0xf0 == VERSION && self.0[8] & 0xc0 == VARIANT {
+        } else if self.is_mark() {
             Mark::OtherDisk
         } else {
             Mark::None
@@ -96,6 +120,19 @@ mod tests {
     #[test]
     fn the_layout_is_stable() {
         assert_eq!(FsUuid::of_disk(&disk("bsm-abc123")).to_string(), "55446973-6b01-8972-9751-ce2064ccbc49");
+    }
+
+    #[test]
+    fn the_text_is_read_back_and_nothing_else_is() {
+        let uuid = FsUuid::of_disk(&disk("bs-1"));
+        let text = uuid.to_string();
+        assert_eq!(FsUuid::parse(&text), Some(uuid));
+        assert_eq!(FsUuid::parse(&text.to_uppercase()), Some(uuid));
+        for bad in
+            ["", &text[1..], &text.replace('-', ""), &format!("{text}0"), &text.replace("5544", "554g")]
+        {
+            assert_eq!(FsUuid::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

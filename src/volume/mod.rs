@@ -1,5 +1,6 @@
 //! Pure values of the driver: what a disk, a size, a name or a parameter *is*. No I/O, no async, no clocks.
 
+pub mod adopt;
 pub mod blank;
 pub mod capability;
 pub mod capacity;
@@ -16,6 +17,7 @@ pub mod parameters;
 pub mod slot;
 pub mod topology;
 
+pub use adopt::Adoption;
 pub use blank::BlankSectors;
 pub use capability::{Access, AccessMode, Capability, FsType, MountAccess};
 pub use capacity::{Gib, SizeRange, SizeRequest};

@@ -298,7 +298,7 @@ impl Volume {
             staging_path: self.staging.clone(),
             capability: self.capability.clone(),
             context: self.context.clone(),
-            volume_context: self.volume_context,
+            volume_context: self.volume_context.clone(),
         };
         node.stage(request, &Progress::default()).await
     }
@@ -316,7 +316,7 @@ impl Volume {
             target_path: self.target.clone(),
             capability: self.capability.clone(),
             context: self.context.clone(),
-            volume_context: self.volume_context,
+            volume_context: self.volume_context.clone(),
             read_only,
         };
         node.publish(request, &Progress::default()).await

@@ -93,7 +93,7 @@ impl<C: Cloud> ControllerService<C> {
 }
 
 /// A volume as CSI shows it.
-fn wire_volume(volume: &Volume, region: &str, context: VolumeContext) -> v1::Volume {
+fn wire_volume(volume: &Volume, region: &str, context: &VolumeContext) -> v1::Volume {
     let place = Segment::of_volume(region, &volume.zone, volume.disk_type);
     v1::Volume {
         // A disk is far smaller than what an i64 can count.

@@ -93,7 +93,7 @@ impl<C: Cloud> ControllerService<C> {
 
     fn volume(&self, volume: &Volume) -> v1::Volume {
         let context = VolumeContext { disk_type: volume.disk_type, ..VolumeContext::default() };
-        wire_volume(volume, &self.region, context)
+        wire_volume(volume, &self.region, &context)
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_volume_is_shown_with_its_real_size_and_place() {
         let context = VolumeContext { disk_type: Some(DiskType::Rssd), ..VolumeContext::default() };
-        let shown = wire_volume(&volume(), "cn-bj2", context);
+        let shown = wire_volume(&volume(), "cn-bj2", &context);
         assert_eq!(
             shown,
             v1::Volume {

@@ -39,8 +39,9 @@ impl<C: Cloud> ControllerService<C> {
         self.run(change, answer_by, |controller, deadline, progress| async move {
             let (fs, blank) = (wanted.parameters.fs, wanted.parameters.blank);
             let volume = controller.create(wanted, deadline, &progress).await.map_err(errors::create)?;
-            let context = VolumeContext { disk_type: volume.disk_type, fs, blank };
-            Ok(v1::CreateVolumeResponse { volume: Some(wire_volume(&volume, &region, context)) })
+            let context =
+                VolumeContext { disk_type: volume.disk_type, fs, blank, ..VolumeContext::default() };
+            Ok(v1::CreateVolumeResponse { volume: Some(wire_volume(&volume, &region, &context)) })
         })
         .await
     }
