@@ -3,6 +3,7 @@
 //! Each operation looks first, decides in a pure function, and acts. Each can be cut off between any two steps and
 //! called again: what is there already is recognised, what is missing is done.
 
+mod adopt;
 pub mod expand;
 pub mod info;
 pub mod linux;

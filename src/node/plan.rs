@@ -2,7 +2,9 @@
 
 use super::linux::options::{MountOptions, OptionError, translate};
 use super::linux::probe::{Content, FoundFs, FsKind};
-use crate::volume::{AccessMode, Capability, DiskId, FsType, FsUuid, Mark, MountAccess};
+use crate::volume::{
+    AccessMode, Adoption, Capability, DiskId, FsType, FsUuid, Mark, MountAccess, VolumeContext,
+};
 
 /// What is to be done before the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub enum Plan {
     Format,
     /// Use what is there.
     Use(FoundFs),
+    /// Use what is there, once it carries the mark of its own disk instead of this one.
+    Adopt(FoundFs, FsUuid),
 }
 
 /// Why the content of a disk is not used as the volume.
@@ -23,9 +27,16 @@ pub enum ContentRefused {
     WrongFs { found: FsKind, wanted: FsType },
     #[error(
         "its {found} has the UUID {uuid}, by which this driver marks volumes of another UDisk: this is the wrong disk, or a \
-         copy made outside Kubernetes. It was neither mounted nor changed"
+         copy made outside Kubernetes, and {adoption}. It was neither mounted nor changed. If you made this copy, give its \
+         PersistentVolume the volume attribute {key}: \"{uuid}\"; the mark is then replaced at the first writable use",
+        key = VolumeContext::ADOPT
     )]
-    OtherDisk { found: FsKind, uuid: FsUuid },
+    OtherDisk { found: FsKind, uuid: FsUuid, adoption: Adoption },
+    #[error(
+        "it is wanted read-only, and is a copy of a btrfs with the UUID {uuid}, which the kernel would take for the original. Use \
+         it for writing once, then its UUID is replaced. It was neither mounted nor changed"
+    )]
+    CopyOfBtrfs { uuid: FsUuid },
     #[error(
         "its {found} has {size} bytes, but the disk only {device_size}: this is the wrong disk, or part of it is lost. It was \
          neither mounted nor changed"
@@ -48,14 +59,15 @@ pub fn plan(
     read_only: bool,
     content: Content,
     device_size: u64,
+    adoption: &Adoption,
 ) -> Result<Plan, ContentRefused> {
     match content {
         Content::Unrecognised if read_only => Err(ContentRefused::NothingToRead),
         Content::Unrecognised => Ok(Plan::Format),
         Content::Other(name) => Err(ContentRefused::Other(name)),
         Content::Unfinished(kind) => Err(ContentRefused::Unfinished(kind)),
-        Content::Fs(found) if found.uuid.mark(volume) == Mark::OtherDisk => {
-            Err(ContentRefused::OtherDisk { found: found.kind, uuid: found.uuid })
+        Content::Fs(found) if is_foreign(found, volume, adoption) => {
+            Err(ContentRefused::OtherDisk { found: found.kind, uuid: found.uuid, adoption: adoption.clone() })
         }
         Content::Fs(found) if !found.kind.is(wanted) => {
             Err(ContentRefused::WrongFs { found: found.kind, wanted })
@@ -63,8 +75,22 @@ pub fn plan(
         Content::Fs(found) if found.size > device_size => {
             Err(ContentRefused::LargerThanDisk { found: found.kind, size: found.size, device_size })
         }
-        Content::Fs(found) => Ok(Plan::Use(found)),
+        Content::Fs(found) => match (found.uuid.mark(volume), adoption.mark()) {
+            // Nothing is written. That it is a copy only matters to btrfs, which knows its disks by their UUID: another
+            // one with it that is mounted, or comes later, would be mixed up with this one.
+            (Mark::OtherDisk, _) if read_only && found.kind == FsKind::Btrfs => {
+                Err(ContentRefused::CopyOfBtrfs { uuid: found.uuid })
+            }
+            // Its own it may have got a moment before the power went.
+            (Mark::OtherDisk | Mark::Ours, Some(from)) if !read_only => Ok(Plan::Adopt(found, from)),
+            (Mark::Ours | Mark::OtherDisk | Mark::None, _) => Ok(Plan::Use(found)),
+        },
     }
+}
+
+/// Whether it carries the mark of another disk, other than the one that may be adopted.
+fn is_foreign(found: FoundFs, volume: &DiskId, adoption: &Adoption) -> bool {
+    found.uuid.mark(volume) == Mark::OtherDisk && adoption.mark() != Some(found.uuid)
 }
 
 /// Whether nothing may be written: by the access mode, or by a mount option.
@@ -117,15 +143,18 @@ mod tests {
 
     #[test]
     fn only_the_unrecognised_is_ever_formatted_and_only_for_writing() {
-        assert_eq!(plan(&volume(), FsType::Ext4, false, Content::Unrecognised, GIB), Ok(Plan::Format));
         assert_eq!(
-            plan(&volume(), FsType::Ext4, true, Content::Unrecognised, GIB),
+            plan(&volume(), FsType::Ext4, false, Content::Unrecognised, GIB, &Adoption::Nothing),
+            Ok(Plan::Format)
+        );
+        assert_eq!(
+            plan(&volume(), FsType::Ext4, true, Content::Unrecognised, GIB, &Adoption::Nothing),
             Err(ContentRefused::NothingToRead)
         );
         for read_only in [false, true] {
             let content = Content::Other("swap space".into());
             let refused = Err(ContentRefused::Other("swap space".into()));
-            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content, GIB), refused);
+            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content, GIB, &Adoption::Nothing), refused);
         }
     }
 
@@ -142,11 +171,58 @@ mod tests {
                     } else {
                         Err(ContentRefused::WrongFs { found: kind, wanted })
                     };
-                    assert_eq!(plan(&volume(), wanted, false, Content::Fs(fs), GIB), expected);
+                    assert_eq!(
+                        plan(&volume(), wanted, false, Content::Fs(fs), GIB, &Adoption::Nothing),
+                        expected
+                    );
                 }
-                let refused = Err(ContentRefused::OtherDisk { found: kind, uuid: other });
-                assert_eq!(plan(&volume(), wanted, true, Content::Fs(found(kind, other)), GIB), refused);
+                let refused =
+                    Err(ContentRefused::OtherDisk { found: kind, uuid: other, adoption: Adoption::Nothing });
+                assert_eq!(
+                    plan(&volume(), wanted, true, Content::Fs(found(kind, other)), GIB, &Adoption::Nothing),
+                    refused
+                );
             }
+        }
+    }
+
+    #[test]
+    fn a_copy_is_adopted_for_writing_where_its_very_mark_was_named() {
+        let source = FsUuid::of_disk(&DiskId::parse("bs-2").unwrap());
+        let own = FsUuid::of_disk(&volume());
+        let named = Adoption::parse("bs-2");
+        for (fs, kind) in
+            [(FsType::Ext4, FsKind::Ext4), (FsType::Xfs, FsKind::Xfs), (FsType::Btrfs, FsKind::Btrfs)]
+        {
+            let decide = |uuid, read_only, adoption: &Adoption| {
+                plan(&volume(), fs, read_only, Content::Fs(found(kind, uuid)), GIB, adoption)
+            };
+            assert_eq!(decide(source, false, &named), Ok(Plan::Adopt(found(kind, source), source)));
+            assert_eq!(decide(own, false, &named), Ok(Plan::Adopt(found(kind, own), source)));
+            assert_eq!(decide(own, true, &named), Ok(Plan::Use(found(kind, own))));
+            assert_eq!(decide(FOREIGN, false, &named), Ok(Plan::Use(found(kind, FOREIGN))));
+            let read_only = decide(source, true, &named);
+            if kind == FsKind::Btrfs {
+                assert_eq!(read_only, Err(ContentRefused::CopyOfBtrfs { uuid: source }));
+            } else {
+                assert_eq!(read_only, Ok(Plan::Use(found(kind, source))));
+            }
+            for adoption in [Adoption::Nothing, Adoption::parse("bs-3"), Adoption::parse("*")] {
+                for read_only in [false, true] {
+                    let refused = decide(source, read_only, &adoption);
+                    let expected =
+                        ContentRefused::OtherDisk { found: kind, uuid: source, adoption: adoption.clone() };
+                    assert_eq!(refused, Err(expected));
+                }
+            }
+            // A permission is none to take another file system, or one that is cut off.
+            let other = if kind == FsKind::Xfs { FsKind::Ext4 } else { FsKind::Xfs };
+            let content = Content::Fs(found(other, source));
+            let refused = plan(&volume(), fs, false, content, GIB, &named);
+            assert_eq!(refused, Err(ContentRefused::WrongFs { found: other, wanted: fs }));
+            let content = Content::Fs(found(kind, source));
+            let refused = plan(&volume(), fs, false, content, GIB - 1, &named);
+            assert!(matches!(refused, Err(ContentRefused::LargerThanDisk { .. })));
         }
     }
 
@@ -154,7 +230,7 @@ mod tests {
     fn a_file_system_larger_than_its_disk_is_refused() {
         let content = Content::Fs(found(FsKind::Xfs, FOREIGN));
         assert!(matches!(
-            plan(&volume(), FsType::Xfs, false, content, GIB - 1),
+            plan(&volume(), FsType::Xfs, false, content, GIB - 1, &Adoption::Nothing),
             Err(ContentRefused::LargerThanDisk { .. })
         ));
     }

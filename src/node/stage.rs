@@ -16,6 +16,7 @@ use super::linux::grow::GrowError;
 use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::options::OptionError;
+use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
 use super::paths::{self, PathRefused};
 use super::plan::{self, ContentRefused};
@@ -61,6 +62,8 @@ pub enum StageError {
     NotBlank { device: PathBuf, reason: NotBlank },
     #[error(transparent)]
     Format(#[from] FormatError),
+    #[error(transparent)]
+    Restamp(#[from] RestampError),
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("before the mount: {0}")]

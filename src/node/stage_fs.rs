@@ -85,31 +85,40 @@ impl Node {
         progress.set(format!("reading {path}"));
         let content = self.look(device).await?;
         let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
-        match plan::plan(volume, wanted, read_only, content, device.size()).map_err(refused)? {
+        let adoption = &request.volume_context.adoption;
+        let planned = plan::plan(volume, wanted, read_only, content, device.size(), adoption);
+        let found = match planned.map_err(refused)? {
             Plan::Format => {
                 progress.set(format!("proving that {path} is blank"));
                 let blank = self.prove_blank(device, request.volume_context.blank).await?;
                 progress.set(format!("making {wanted} on {path}"));
                 let found = self.host.format(blank, wanted, FsUuid::of_disk(volume)).await?;
                 info!(%volume, device = %path, fs = %wanted, uuid = %found.uuid, "made a file system");
-                Ok(found)
+                return Ok(found);
             }
-            Plan::Use(found) => {
-                if found.uuid.mark(volume) == Mark::None {
-                    info!(%volume, device = %path, uuid = %found.uuid, "the file system was not made by this driver");
-                }
-                if !read_only {
-                    progress.set(format!("checking {} of {path}", found.kind));
-                    if let Some(words) = fsck::check(found.kind, device, false).await? {
-                        warn!(%volume, device = %path, %words, "the file system was repaired");
-                    }
-                    progress.set(format!("growing {} of {path}", found.kind));
-                    let grown = self.host.grow_unmounted(Arc::clone(device), found).await;
-                    grown.map_err(StageError::GrowUnmounted)?;
-                }
-                Ok(found)
+            Plan::Use(found) => found,
+            Plan::Adopt(found, from) => self.adopt(volume, device, found, from, progress).await?,
+        };
+        let uuid = found.uuid;
+        match uuid.mark(volume) {
+            Mark::Ours => {}
+            Mark::OtherDisk => {
+                info!(%volume, device = %path, %uuid, "a copy of another disk is used read-only, and keeps its mark");
+            }
+            Mark::None => {
+                info!(%volume, device = %path, %uuid, "the file system was not made by this driver");
             }
         }
+        if !read_only {
+            progress.set(format!("checking {} of {path}", found.kind));
+            if let Some(words) = fsck::check(found.kind, device, false).await? {
+                warn!(%volume, device = %path, %words, "the file system was repaired");
+            }
+            progress.set(format!("growing {} of {path}", found.kind));
+            let grown = self.host.grow_unmounted(Arc::clone(device), found).await;
+            grown.map_err(StageError::GrowUnmounted)?;
+        }
+        Ok(found)
     }
 
     async fn look(&self, device: &Arc<OpenDevice>) -> Result<Content, StageError> {

@@ -13,6 +13,8 @@ use crate::node::linux::format::FormatError;
 use crate::node::linux::fsck::CheckError;
 use crate::node::linux::grow::GrowError;
 use crate::node::linux::mount::{PathError, UnmountError};
+use crate::node::linux::replay::ReplayError;
+use crate::node::linux::restamp::RestampError;
 use crate::node::{ExpandError, PublishError, StageError, StatsError, UnpublishError, UnstageError};
 use crate::volume::DiskId;
 
@@ -46,6 +48,17 @@ impl NodeError for StageError {
                 FormatError::Tool(error) => tool(error),
                 FormatError::Use(error) => in_use(error),
                 FormatError::NotThere { .. } | FormatError::Host(_) => Code::Aborted,
+            },
+            Self::Restamp(error) => match error {
+                RestampError::Unable { .. } | RestampError::OldKernel { .. } => Code::FailedPrecondition,
+                RestampError::Replay(error) => match error {
+                    ReplayError::Mount { .. } => Code::FailedPrecondition,
+                    ReplayError::Check(error) => check(error),
+                    ReplayError::Use(error) => in_use(error),
+                },
+                RestampError::NotThere { .. } => Code::Aborted,
+                RestampError::Use(error) => in_use(error),
+                RestampError::Host(_) => Code::Unavailable,
             },
             Self::Check(error) => check(error),
             Self::GrowUnmounted(error) => grow(error),

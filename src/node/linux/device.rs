@@ -112,6 +112,11 @@ impl OpenDevice {
         self.described.number
     }
 
+    /// What sysfs said of it when it was opened.
+    pub fn described(&self) -> &BlockDevice {
+        &self.described
+    }
+
     /// The size when it was opened.
     pub fn size(&self) -> u64 {
         self.described.size

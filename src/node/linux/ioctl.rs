@@ -9,6 +9,7 @@ mod raw {
     use super::{BtrfsVolumeArgs, XfsGeometry, XfsGrowData};
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+    nix::ioctl_read_bad!(blksszget, nix::libc::BLKSSZGET, nix::libc::c_int);
     nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
     nix::ioctl_read!(xfs_geometry, b'X', 100, XfsGeometry);
     nix::ioctl_write_ptr!(xfs_grow_data, b'X', 110, XfsGrowData);
@@ -63,6 +64,14 @@ pub(super) fn block_device_size(device: &File) -> Result<u64> {
     // on the 64-bit machines that this driver is built for; on a 32-bit one the request number would not match.
     unsafe { raw::blkgetsize64(device.as_raw_fd(), &raw mut size) }?;
     Ok(size as u64)
+}
+
+/// The smallest that a transfer from or to an open block device can be, in bytes.
+pub(super) fn logical_block_size(device: &File) -> Result<u64> {
+    let mut size = 0;
+    // SAFETY: the descriptor is open for the whole call, and BLKSSZGET writes one `int`.
+    unsafe { raw::blksszget(device.as_raw_fd(), &raw mut size) }?;
+    u64::try_from(size).ok().filter(|size| size.is_power_of_two()).ok_or(nix::errno::Errno::EINVAL)
 }
 
 /// Grows a mounted ext3 or ext4 to `blocks` of its blocks.

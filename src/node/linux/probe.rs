@@ -153,7 +153,7 @@ pub(super) fn le16(bytes: &[u8], offset: usize) -> u16 {
     array(bytes, offset).map_or(0, u16::from_le_bytes)
 }
 
-fn le32(bytes: &[u8], offset: usize) -> u32 {
+pub(super) fn le32(bytes: &[u8], offset: usize) -> u32 {
     array(bytes, offset).map_or(0, u32::from_le_bytes)
 }
 
@@ -161,11 +161,11 @@ pub(super) fn le64(bytes: &[u8], offset: usize) -> u64 {
     array(bytes, offset).map_or(0, u64::from_le_bytes)
 }
 
-fn be32(bytes: &[u8], offset: usize) -> u32 {
+pub(super) fn be32(bytes: &[u8], offset: usize) -> u32 {
     array(bytes, offset).map_or(0, u32::from_be_bytes)
 }
 
-fn be64(bytes: &[u8], offset: usize) -> u64 {
+pub(super) fn be64(bytes: &[u8], offset: usize) -> u64 {
     array(bytes, offset).map_or(0, u64::from_be_bytes)
 }
 
@@ -173,7 +173,7 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..offset + N)?.try_into().ok()
 }
 
-fn uuid(bytes: &[u8], offset: usize) -> FsUuid {
+pub(super) fn uuid(bytes: &[u8], offset: usize) -> FsUuid {
     FsUuid::from_bytes(array(bytes, offset).unwrap_or_default())
 }
 
@@ -223,10 +223,14 @@ fn xfs(head: &[u8]) -> Option<FoundFs> {
 }
 
 pub(super) const BTRFS: usize = 65536;
+/// Both ways of btrfstune to change the UUID.
+pub(super) const BTRFS_CHANGING_UUID: u64 = 3 << 35;
 
 fn btrfs(head: &[u8]) -> Option<FoundFs> {
-    // One that spans several disks is no volume of ours; see [`signature`].
-    (at(head, BTRFS + 0x40, b"_BHRfS_M") && le64(head, BTRFS + 0x88) == 1).then(|| FoundFs {
+    // One that spans several disks is no volume of ours, and one that btrfstune was cut off in cannot be mounted; see
+    // [`signature`].
+    let whole = le64(head, BTRFS + 0x88) == 1 && le64(head, BTRFS + 0x38) & BTRFS_CHANGING_UUID == 0;
+    (at(head, BTRFS + 0x40, b"_BHRfS_M") && whole).then(|| FoundFs {
         kind: FsKind::Btrfs,
         uuid: uuid(head, BTRFS + 0x20),
         size: le64(head, BTRFS + 0x70),

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::probe::{BTRFS, EXT, ReadAt, at, le16, le64, read};
+use super::probe::{BTRFS, BTRFS_CHANGING_UUID, EXT, ReadAt, at, le16, le64, read};
 
 const KIB: u64 = 1024;
 const SECTOR: usize = 512;
@@ -14,6 +14,7 @@ const LVM: &str = "an LVM2 physical volume";
 const RAID: &str = "a member of a Linux software RAID";
 const FIRMWARE_RAID: &str = "a member of a firmware RAID";
 const ZFS: &str = "a member of a ZFS pool";
+const HALF_CHANGED_BTRFS: &str = "a btrfs whose UUID btrfstune was changing when it was cut off (run it again with the same arguments, until it ends)";
 const GPT: &str = "a GPT partition table";
 
 const MD: u32 = 0xa92b_4efc;
@@ -135,6 +136,9 @@ pub(super) fn other(head: &[u8]) -> Option<&'static str> {
         (32769, b"CD001", "an ISO 9660 image"),
         (32768, b"JFS1", "jfs"),
     ];
+    if at(head, BTRFS + 0x40, b"_BHRfS_M") && le64(head, BTRFS + 0x38) & BTRFS_CHANGING_UUID != 0 {
+        return Some(HALF_CHANGED_BTRFS);
+    }
     TABLE
         .iter()
         .find(|(offset, magic, _)| at(head, *offset, magic))
@@ -182,6 +186,8 @@ mod tests {
             (65526, b"SWAPSPACE2", "swap space"),
             (4086, b"S1SUSPEND\0", "swap space"),
             (3, b"NTFS    ", "NTFS"),
+            (65536 + 0x38, b"\0\0\0\0\x08\0\0\0_BHRfS_M", HALF_CHANGED_BTRFS),
+            (65536 + 0x38, b"\0\0\0\0\x10\0\0\0_BHRfS_M", HALF_CHANGED_BTRFS),
             (1024, &[0x10, 0x20, 0xf5, 0xf2], "f2fs"),
         ];
         cases.extend(LUKS2_SECOND.map(|offset| (offset, &b"SKUL\xba\xbe\0\x02"[..], LUKS)));

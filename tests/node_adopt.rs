@@ -1,0 +1,451 @@
+//! Copies of disks: refused as what they are, adopted where that was permitted, and never mounted half-way.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use common::{Disk, TestHost, Volume, file_systems, on_a_host, run};
+use csi_udisk::node::linux::mount::unmount_all;
+use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::linux::probe::{Content, FsKind, ReadAt, probe};
+use csi_udisk::node::linux::restamp::{self, Unable, Write};
+use csi_udisk::node::plan::ContentRefused;
+use csi_udisk::node::{Node, StageError};
+use csi_udisk::volume::{Adoption, FsType, FsUuid, Gib};
+
+const MIB: u64 = 1 << 20;
+/// The least that mkfs.xfs takes, and room for a copy of btrfs's superblock.
+const SIZE: u64 = 320 * MIB;
+/// Of the source; each copy's slot comes after.
+const SLOT: (&str, &str, &str) = ("vdb", "UCLOUD_DISK_VDB", "vdb");
+
+/// An image that is read and written like a disk.
+struct Image(fs::File);
+
+impl Image {
+    fn open(path: &Path) -> Self {
+        Self(fs::OpenOptions::new().read(true).write(true).open(path).unwrap())
+    }
+
+    fn uuid(&self) -> FsUuid {
+        match probe(self).unwrap() {
+            Content::Fs(found) => found.uuid,
+            other @ (Content::Unrecognised | Content::Unfinished(_) | Content::Other(_)) => {
+                panic!("{other:?}")
+            }
+        }
+    }
+
+    fn write(&self, write: &Write) {
+        self.0.write_all_at(&write.bytes, write.offset).unwrap();
+    }
+}
+
+impl ReadAt for Image {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.0.metadata().unwrap().len()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    run("cp", &["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]);
+}
+
+/// All files below `path` with their content.
+fn content(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(path).unwrap().to_owned();
+                files.insert(name, fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// Enough that directories, extents and attributes have blocks of their own.
+fn fill(path: &Path) {
+    for directory in 0..4 {
+        let directory = path.join(format!("directory {directory}"));
+        fs::create_dir(&directory).unwrap();
+        for file in 0..60u8 {
+            fs::write(directory.join(format!("{file:0>60}")), vec![file; usize::from(file) * 300]).unwrap();
+        }
+    }
+    run("sync", &["-f", path.to_str().unwrap()]);
+}
+
+/// A volume with data, and images of its disk: as an unmount leaves it, and as a power cut does.
+struct Source {
+    volume: Volume,
+    disk: Disk,
+    clean: PathBuf,
+    crashed: PathBuf,
+    before: BTreeMap<PathBuf, Vec<u8>>,
+    after: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Source {
+    async fn make(host: &TestHost, fs: FsType) -> Self {
+        let disk = host.disk("source", SIZE);
+        host.plug(SLOT.0, SLOT.1, &disk);
+        let volume = Volume::fs(host, "bs-source", fs, SLOT.2, Gib::new(0));
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        fill(&volume.staging);
+        let before = content(&volume.staging);
+        volume.unstage(&node).await.unwrap();
+        let clean = host.path("images/clean");
+        copy(disk.image(), &clean);
+        volume.stage(&node).await.unwrap();
+        let late = volume.staging.join("late");
+        fs::write(&late, "written before the power went").unwrap();
+        fs::File::open(&late).unwrap().sync_all().unwrap();
+        let after = content(&volume.staging);
+        let crashed = host.path("images/crashed");
+        fs::write(&crashed, disk.bytes()).unwrap();
+        volume.unstage(&node).await.unwrap();
+        Self { volume, disk, clean, crashed, before, after }
+    }
+
+    /// A disk with a copy of an image, in a slot of its own, and its volume.
+    fn copied(&self, host: &TestHost, image: &Path, name: &str, letter: char) -> (Disk, Volume) {
+        let own = host.path("images").join(name);
+        copy(image, &own);
+        let disk = host.disk_of(&own);
+        let slot = format!("vd{letter}");
+        host.plug(&slot, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
+        let mut volume = self.volume.clone();
+        volume.id = csi_udisk::volume::DiskId::parse(&format!("{}-{name}", self.volume.id)).unwrap();
+        volume.staging = host.staging(name);
+        volume.target = host.target(name);
+        volume.context.device = Some(slot);
+        (disk, volume)
+    }
+
+    fn adopted(&self, mut volume: Volume) -> Volume {
+        volume.volume_context.adoption = Adoption::parse(self.volume.id.as_str());
+        volume
+    }
+
+    fn mark(&self) -> FsUuid {
+        FsUuid::of_disk(&self.volume.id)
+    }
+}
+
+/// Stages, which must be refused, and proves that no byte of the disk changed.
+async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
+    let before = disk.bytes();
+    let error = volume.stage(node).await.unwrap_err();
+    assert!(disk.bytes() == before, "the disk was changed although: {error}");
+    assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+    error
+}
+
+/// What the judges of each file system say of an image of it.
+fn judge(fs: FsType, image: &Path) {
+    let image = image.to_str().unwrap();
+    match fs {
+        FsType::Ext3 | FsType::Ext4 => run("e2fsck", &["-fn", image]),
+        FsType::Xfs => run("xfs_repair", &["-n", "-f", image]),
+        FsType::Btrfs => run("btrfs", &["check", "--readonly", image]),
+    };
+}
+
+#[test]
+fn a_copy_is_refused_with_the_attribute_to_set_and_adopted_once_it_is_set() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let source = Source::make(&host, fs).await;
+            let node = host.node();
+            for (image, letter, expected) in
+                [(&source.clean, 'c', &source.before), (&source.crashed, 'd', &source.after)]
+            {
+                let name = format!("copy-{letter}");
+                let (disk, mut volume) = source.copied(&host, image, &name, letter);
+                let mark = source.mark().to_string();
+                let error = refused(&node, &volume, &disk).await;
+                assert!(error.to_string().contains(&format!("adoptMarkOf: {mark:?};")), "{error}");
+                // Another mark than the one found, and what is no mark, widen nothing.
+                for (word, said) in [
+                    ("bs-other", "permits only the mark"),
+                    ("all of them", "permits nothing"),
+                    ("", "permits nothing"),
+                ] {
+                    volume.volume_context.adoption = Adoption::parse(word);
+                    let error = refused(&node, &volume, &disk).await;
+                    let is = matches!(
+                        &error,
+                        StageError::Content { reason: ContentRefused::OtherDisk { .. }, .. }
+                    );
+                    assert!(is, "{error}");
+                    let text = error.to_string();
+                    assert!(
+                        text.contains(&format!("{word:?}")) && text.contains(said) && text.contains(&mark),
+                        "{text}"
+                    );
+                }
+
+                // The value is the one that the refusal showed.
+                volume.volume_context.adoption = Adoption::parse(&mark);
+                for _ in 0..2 {
+                    volume.publish(&node, false).await.unwrap();
+                    assert!(content(&volume.target) == *expected, "{fs}");
+                    fs::write(volume.target.join("own"), "of the copy").unwrap();
+                    volume.unpublish(&node).await.unwrap();
+                    volume.unstage(&node).await.unwrap();
+                    assert_eq!(Image::open(disk.image()).uuid(), FsUuid::of_disk(&volume.id));
+                    judge(fs, disk.image());
+                    volume.stage(&node).await.unwrap();
+                    fs::remove_file(volume.staging.join("own")).unwrap();
+                    volume.unstage(&node).await.unwrap();
+                }
+                // It is the volume of its own disk now, with the attribute and without it.
+                volume.volume_context.adoption = Adoption::Nothing;
+                volume.stage(&node).await.unwrap();
+                volume.unstage(&node).await.unwrap();
+            }
+        });
+    }
+}
+
+/// A copy of a copy that was adopted, and one that is back on the disk that the first was made on.
+#[test]
+fn copies_of_copies_are_adopted_too() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let source = Source::make(&host, fs).await;
+            let node = host.node();
+            let (disk, volume) = source.copied(&host, &source.clean, "first", 'c');
+            let volume = source.adopted(volume);
+            volume.stage(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            let (second_disk, mut second) = source.copied(&host, disk.image(), "second", 'd');
+            second.volume_context.adoption = Adoption::parse(source.volume.id.as_str());
+            assert!(refused(&node, &second, &second_disk).await.to_string().contains("permits only"));
+            second.volume_context.adoption = Adoption::parse(volume.id.as_str());
+            second.stage(&node).await.unwrap();
+            assert!(content(&second.staging) == source.before);
+            second.unstage(&node).await.unwrap();
+            judge(fs, second_disk.image());
+
+            let (back_disk, mut back) = source.copied(&host, second_disk.image(), "back", 'e');
+            host.unplug(SLOT.0);
+            back.id = source.volume.id.clone();
+            back.volume_context.adoption = Adoption::parse(second.id.as_str());
+            back.stage(&node).await.unwrap();
+            assert!(content(&back.staging) == source.before);
+            back.unstage(&node).await.unwrap();
+            assert_eq!(Image::open(back_disk.image()).uuid(), source.mark());
+            judge(fs, back_disk.image());
+        });
+    }
+}
+
+#[test]
+fn a_copy_is_adopted_beside_its_mounted_source() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let source = Source::make(&host, fs).await;
+            let node = host.node();
+            source.volume.publish(&node, false).await.unwrap();
+            for (image, letter, expected) in
+                [(&source.clean, 'c', &source.before), (&source.crashed, 'd', &source.after)]
+            {
+                let (disk, volume) = source.copied(&host, image, &format!("copy-{letter}"), letter);
+                if fs == FsType::Btrfs {
+                    // As udev does with every disk that shows up.
+                    let scan = ["device", "scan", disk.device().to_str().unwrap()];
+                    // Refused or taken, as the kernel likes: its source is mounted.
+                    let _ = std::process::Command::new("btrfs").args(scan).output().unwrap();
+                }
+                let volume = source.adopted(volume);
+                volume.publish(&node, false).await.unwrap();
+                assert!(content(&volume.target) == *expected, "{fs}");
+                fs::write(volume.target.join("only in the copy"), "x").unwrap();
+                fs::write(source.volume.target.join("only in the source"), "y").unwrap();
+                assert!(!source.volume.target.join("only in the copy").exists());
+                assert!(!volume.target.join("only in the source").exists());
+                fs::remove_file(source.volume.target.join("only in the source")).unwrap();
+            }
+            assert!(content(&source.volume.target) == source.after);
+            source.volume.unpublish(&node).await.unwrap();
+            source.volume.unstage(&node).await.unwrap();
+            judge(fs, source.disk.image());
+            assert_eq!(Image::open(source.disk.image()).uuid(), source.mark());
+            // And again, while the copies are mounted.
+            source.volume.stage(&node).await.unwrap();
+            assert!(content(&source.volume.staging) == source.after);
+        });
+    }
+}
+
+#[test]
+fn a_read_only_use_of_a_copy_writes_nothing() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let source = Source::make(&host, fs).await;
+            let node = host.node();
+            for (image, letter) in [(&source.clean, 'c'), (&source.crashed, 'd')] {
+                let (disk, volume) = source.copied(&host, image, &format!("copy-{letter}"), letter);
+                let reader = source.adopted(volume).reader();
+                if fs == FsType::Btrfs {
+                    let error = refused(&node, &reader, &disk).await;
+                    let reason = matches!(
+                        &error,
+                        StageError::Content { reason: ContentRefused::CopyOfBtrfs { .. }, .. }
+                    );
+                    assert!(reason && error.to_string().contains("for writing once"), "{error}");
+                    continue;
+                }
+                let before = disk.bytes();
+                reader.publish(&node, false).await.unwrap();
+                let found = content(&reader.target);
+                assert!(source.before.iter().all(|(name, bytes)| found.get(name) == Some(bytes)), "{fs}");
+                reader.unpublish(&node).await.unwrap();
+                reader.unstage(&node).await.unwrap();
+                assert!(disk.bytes() == before, "{fs}: a read-only use wrote");
+            }
+        });
+    }
+}
+
+/// The states of a disk between and in the middle of the writes: after each write, and, where a write spans several
+/// sectors, with any of them alone.
+fn cut_off(image: &Image, steps: &[Vec<Write>]) -> Vec<Vec<Write>> {
+    const SECTOR: usize = 512;
+    let writes: Vec<&Write> = steps.iter().flatten().collect();
+    let mut states = Vec::new();
+    for (done, next) in writes.iter().enumerate() {
+        let before: Vec<Write> = writes[..done].iter().copied().cloned().collect();
+        states.push(before.clone());
+        let sectors: Vec<Write> = next
+            .bytes
+            .chunks(SECTOR)
+            .enumerate()
+            .map(|(index, bytes)| Write {
+                offset: next.offset + (index * SECTOR) as u64,
+                bytes: bytes.to_vec(),
+            })
+            .filter(|sector| {
+                let mut there = vec![0; sector.bytes.len()];
+                image.read_exact_at(&mut there, sector.offset).unwrap();
+                there != sector.bytes
+            })
+            .collect();
+        if sectors.len() > 1 {
+            for cut in 1..sectors.len() {
+                states.push([&before[..], &sectors[..cut]].concat());
+                states.push([&before[..], &sectors[cut..]].concat());
+            }
+        }
+    }
+    states.push(writes.into_iter().cloned().collect());
+    states
+}
+
+#[test]
+fn a_change_of_the_mark_that_was_cut_off_anywhere_is_done_again_before_the_mount() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let source = Source::make(&host, fs).await;
+            let clean = Image::open(&source.clean);
+            let volume = source.copied(&host, &source.clean, "copy", 'c').1;
+            host.unplug("vdc");
+            let volume = source.adopted(volume);
+            let (from, to) = (source.mark(), FsUuid::of_disk(&volume.id));
+            let steps = restamp::steps(&clean, FsKind::from(fs), from, to).unwrap().unwrap();
+            let states = cut_off(&clean, &steps);
+            let mut halves = 0;
+            for (number, writes) in states.iter().enumerate() {
+                let image = host.path("images").join(format!("state-{number}"));
+                copy(&source.clean, &image);
+                let written = Image::open(&image);
+                writes.iter().for_each(|write| written.write(write));
+                let uuid = written.uuid();
+                assert!(uuid == from || uuid == to, "{fs}, state {number}: {uuid}");
+                // Nobody but the driver is to find it half-way: it is refused, or it is whole.
+                let mount = host.path("kubelet/by hand");
+                fs::create_dir_all(&mount).unwrap();
+                let disk = host.disk_of(&image);
+                let arguments = ["-o", "ro,noload", disk.device().to_str().unwrap(), mount.to_str().unwrap()];
+                let arguments =
+                    if matches!(fs, FsType::Ext3 | FsType::Ext4) { &arguments[..] } else { &arguments[2..] };
+                let by_hand = std::process::Command::new("mount").args(arguments).output().unwrap();
+                if by_hand.status.success() {
+                    assert!(content(&mount) == source.before, "{fs}, state {number}");
+                    unmount_all(&mount).unwrap();
+                } else {
+                    halves += 1;
+                }
+                // On another host, under another name; and a driver without the permission refuses or is right.
+                host.plug("vdq", "UCLOUD_DISK_VDC", &disk);
+                let mut plain = volume.clone();
+                plain.volume_context.adoption = Adoption::Nothing;
+                if uuid == from {
+                    refused(&host.node(), &plain, &disk).await;
+                }
+                let node = host.node();
+                volume.stage(&node).await.unwrap();
+                assert!(content(&volume.staging) == source.before, "{fs}, state {number}");
+                volume.unstage(&node).await.unwrap();
+                assert_eq!(Image::open(&image).uuid(), to, "{fs}, state {number}");
+                judge(fs, &image);
+                host.unplug("vdq");
+                fs::remove_file(&image).unwrap();
+            }
+            println!("{fs}: {} states, {halves} of which nothing mounts", states.len());
+            // A single sector of ext3 has no middle; the other halves are those that only the checksum tells.
+            let least = match fs {
+                FsType::Ext3 => (2, 0),
+                FsType::Ext4 => (4, 2),
+                FsType::Xfs => (7, 0),
+                FsType::Btrfs => (6, 2),
+            };
+            assert!((states.len(), halves) >= least, "{fs}: {} states, {halves}", states.len());
+        });
+    }
+}
+
+/// Disks whose change by hand was cut off, or whose kind this driver does not change.
+#[test]
+fn what_cannot_be_changed_is_refused_with_what_to_do() {
+    on_a_host(false, |host| async move {
+        let source = host.disk("a", SIZE);
+        let from = FsUuid::of_disk(&csi_udisk::volume::DiskId::parse("bs-source").unwrap());
+        let to = FsUuid::of_disk(&csi_udisk::volume::DiskId::parse("bs-copy").unwrap());
+        let device = source.device().to_str().unwrap();
+        let image = Image::open(source.image());
+        let able = |kind| restamp::steps(&image, kind, from, to).unwrap();
+        for (features, what) in [
+            ("^metadata_csum,uninit_bg", "group checksums"),
+            ("^metadata_csum,^uninit_bg,ea_inode", "large attributes"),
+            ("encrypt,stable_inodes", "encryption"),
+        ] {
+            run("mkfs.ext4", &["-q", "-F", "-O", features, "-U", &from.to_string(), device]);
+            run("sync", &["-f", source.image().to_str().unwrap()]);
+            let Err(Unable::ByHand { what: found, remedy }) = able(FsKind::Ext4) else {
+                panic!("{features}")
+            };
+            assert!(found.contains(what) && remedy.contains(&to.to_string()), "{found}: {remedy}");
+        }
+        // Nothing of it depends on the UUID.
+        run("mkfs.ext4", &["-q", "-F", "-O", "^metadata_csum,^uninit_bg", "-U", &from.to_string(), device]);
+        run("sync", &["-f", source.image().to_str().unwrap()]);
+        assert_eq!(able(FsKind::Ext4).unwrap().concat().len(), 1);
+    });
+}
