@@ -34,6 +34,16 @@ pub enum DiskStatus {
     Other(String),
 }
 
+impl DiskStatus {
+    /// Whether the cloud works on the disk, so that another state follows by itself.
+    pub fn is_changing(&self) -> bool {
+        match self {
+            Self::Initializing | Self::Attaching | Self::Detaching | Self::Cloning | Self::Restoring => true,
+            Self::Available | Self::InUse | Self::RestoreFailed | Self::Failed | Self::Other(_) => false,
+        }
+    }
+}
+
 /// A disk as read from the cloud. What an answer left out is `None`, never a default that means something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {

@@ -107,7 +107,7 @@ impl<C: Cloud> Controller<C> {
         let AttachRequest { disk, node } = &request;
         let what = format!("attach UDisk {disk} to {node}");
         let mut view = View::new(self, disk, what, deadline, progress);
-        let sight = view.read().await?;
+        let sight = view.look().await?;
         let host = match (node, &sight.disk) {
             (NodeRef::Host(host), _) => host.clone(),
             // There is nothing to look up a host for.
@@ -161,7 +161,12 @@ impl<C: Cloud> Attach<'_, C> {
         let mut nameless: Option<Instant> = None;
         let disk = || self.disk.clone();
         loop {
-            sight = match step(&sight, &self.host) {
+            let step = step(&sight, &self.host);
+            if sight.listed && step.concludes() {
+                sight = view.read().await?;
+                continue;
+            }
+            sight = match step {
                 Step::Done(context) => {
                     tracing::info!(disk = %self.disk, host = %self.host, ?context, "UDisk is attached");
                     return Ok(context);
@@ -194,15 +199,17 @@ impl<C: Cloud> Attach<'_, C> {
                     None => {
                         let what = format!("attach UDisk {}", self.disk);
                         let place = view.queue(&self.host, Urgency::Other, what).await?;
-                        let waited = place.waited;
+                        // With this, the cloud refuses what has been attached elsewhere meanwhile.
+                        let exclusive = inner.config.multi_attach == Some(false);
+                        let again = place.waited && !exclusive;
                         slot = Some(place);
-                        if waited { view.read().await? } else { sight }
+                        if again { view.read().await? } else { sight }
                     }
                     Some(mut place) => match self.send(&mut view, zone, &place).await? {
                         Next::Follow => {
                             place.took();
                             slot = Some(place);
-                            view.restart();
+                            view.restart(Some(DiskStatus::Attaching));
                             view.again(String::from("the cloud was asked to attach it")).await?
                         }
                         Next::Look(sight) => {
@@ -288,6 +295,16 @@ impl<C: Cloud> Attach<'_, C> {
             | Cause::NoStock
             | Cause::DetachFailed
             | Cause::HostMustStop => Err(CallError::new(view.what.clone(), error).into()),
+        }
+    }
+}
+
+impl Step {
+    /// Whether it ends the operation, without a call that the cloud would check.
+    fn concludes(&self) -> bool {
+        match self {
+            Self::Done(_) | Self::Elsewhere(_) | Self::Unusable(_) | Self::NoDisk | Self::SystemDisk => true,
+            Self::Send(_) | Self::Wait(_) | Self::AwaitDevice => false,
         }
     }
 }

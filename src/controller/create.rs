@@ -176,8 +176,11 @@ impl<C: Cloud> Create<'_, C> {
             self.controller.inner.recent.doubt_absence(id);
             sight.trust = Trust::Stale;
         }
-        while sight.trust == Trust::Stale {
-            sight = view.again(format!("UDisk {id} was made or deleted a moment ago")).await?;
+        while sight.trust == Trust::Stale || sight.listed {
+            sight = match sight.trust {
+                Trust::Stale => view.again(format!("UDisk {id} was made or deleted a moment ago")).await?,
+                Trust::Sound | Trust::Young => view.read().await?,
+            };
         }
         let Some(disk) = sight.disk.as_ref() else { return Ok(None) };
         self.controller.inner.names.seen(self.name.as_str());
@@ -214,6 +217,7 @@ impl<C: Cloud> Create<'_, C> {
                 inner.names.made(name, &id);
                 tracing::info!(name, disk = %id, zone = %new.zone, size = %new.size, "UDisk created");
                 let mut view = self.view(&id);
+                view.restart(Some(DiskStatus::Initializing));
                 let sight = view.again(format!("UDisk {id} is being made")).await?;
                 self.usable(view, sight).await
             }
@@ -286,6 +290,11 @@ impl<C: Cloud> Create<'_, C> {
     /// Waits until the disk can be handed out.
     async fn usable(&self, mut view: View<'_, C>, mut sight: Sight) -> Result<Volume, CreateError> {
         loop {
+            // What a page shows ends the wait only together with a read by id.
+            let waits = |disk: &Disk| disk.name == self.name.as_str() && disk.status.is_changing();
+            if sight.listed && sight.trust != Trust::Stale && !sight.disk.as_ref().is_some_and(waits) {
+                sight = view.read().await?;
+            }
             let phase = match (&sight.disk, sight.trust) {
                 (_, Trust::Stale) => String::from("the cloud does not show the new disk yet"),
                 (None, Trust::Sound | Trust::Young) => {

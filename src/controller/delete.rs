@@ -48,7 +48,12 @@ impl<C: Cloud> Controller<C> {
         let mut sight = view.read().await?;
         loop {
             let name = sight.disk.as_ref().map(|disk| disk.name.clone());
-            match step(id, &sight) {
+            let step = step(id, &sight);
+            if sight.listed && !matches!(step, Step::Wait(_)) {
+                sight = view.read().await?;
+                continue;
+            }
+            match step {
                 Step::Gone => {
                     inner.names.deleted(id, name.as_deref());
                     return Ok(());
@@ -67,7 +72,7 @@ impl<C: Cloud> Controller<C> {
                         Err(error) if error.outcome == Outcome::Unknown => {
                             inner.recent.note_uncertain(id, Change::Deleted);
                             view.trouble(error);
-                            view.restart();
+                            view.restart(None);
                             sight = view.again(String::from("whether it is deleted is not known")).await?;
                         }
                         Err(error) => {

@@ -63,11 +63,16 @@ impl<C: Cloud> Controller<C> {
         let mut slot: Option<Slot> = None;
         let mut backoff = Backoff::new();
         let mut refusals = 0;
-        let mut sight = view.read().await?;
+        let mut sight = view.look().await?;
         loop {
             // Anew for every read: the disk may be on another host by now.
             let place = self.place(&view, &sight, node).await?;
-            sight = match step(&sight, place) {
+            let step = step(&sight, place);
+            if sight.listed && matches!(step, Step::Done | Step::SystemDisk) {
+                sight = view.read().await?;
+                continue;
+            }
+            sight = match step {
                 Step::Done => {
                     tracing::info!(%disk, %from, "UDisk is detached");
                     return Ok(());
@@ -77,11 +82,8 @@ impl<C: Cloud> Controller<C> {
                 Step::Send { zone, host } => {
                     let Some(mut place) = slot.take().filter(|slot| slot.is_on(&host)) else {
                         let what = format!("detach UDisk {disk}");
-                        let place = view.queue(&host, Urgency::Detach, what).await?;
-                        if place.waited {
-                            sight = view.read().await?;
-                        }
-                        slot = Some(place);
+                        // The cloud refuses to take it from a host where it is no more.
+                        slot = Some(view.queue(&host, Urgency::Detach, what).await?);
                         continue;
                     };
                     view.phase(format!("the cloud is asked to detach it from host {host}"));
@@ -90,7 +92,7 @@ impl<C: Cloud> Controller<C> {
                             inner.recent.note(disk, Change::Detached(host));
                             place.took();
                             slot = Some(place);
-                            view.restart();
+                            view.restart(Some(DiskStatus::Detaching));
                             view.again(String::from("the cloud was asked to detach it")).await?
                         }
                         // "Detach failed" is an answer, though one that promises nothing: the disk tells.
@@ -101,7 +103,7 @@ impl<C: Cloud> Controller<C> {
                             tracing::warn!(%disk, %host, %error, "a detach got no answer; looking");
                             view.trouble(error);
                             slot = Some(place);
-                            view.restart();
+                            view.restart(Some(DiskStatus::Detaching));
                             view.again(String::from("whether the cloud detaches it is not known")).await?
                         }
                         Err(error) => {
@@ -121,7 +123,7 @@ impl<C: Cloud> Controller<C> {
                             // The disk's own state decides: "detach failed" is also the answer for a disk that is
                             // detached already, and a deleted host is unknown.
                             let now = view.read().await?;
-                            let still = step(&now, self.place(&view, &now, node).await?);
+                            let still = self::step(&now, self.place(&view, &now, node).await?);
                             // A bare "failed" beside another change of ours may mean no more than "busy".
                             let busy = error.source.cause == Cause::Busy
                                 || (error.source.cause == Cause::DetachFailed && !place.is_alone());

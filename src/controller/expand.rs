@@ -86,7 +86,12 @@ impl<C: Cloud> Controller<C> {
         let mut grown = Grown::Online;
         let mut sight = view.read().await?;
         loop {
-            sight = match step(&request, &sight) {
+            let step = step(&request, &sight);
+            if sight.listed && !matches!(step, Step::Wait(_)) {
+                sight = view.read().await?;
+                continue;
+            }
+            sight = match step {
                 Step::Refuse(error) => return Err(error),
                 Step::Done(size) => {
                     tracing::info!(%disk, %size, ?grown, "UDisk is large enough");
@@ -107,14 +112,14 @@ impl<C: Cloud> Controller<C> {
                         grown = answer;
                         slot.iter_mut().for_each(Slot::took);
                         inner.recent.note(disk, Change::Grown(growth.size));
-                        view.restart();
+                        view.restart(None);
                         view.again(format!("it is growing to {}", growth.size)).await?
                     }
                     Err(error) if error.outcome == Outcome::Unknown => {
                         inner.recent.note_uncertain(disk, Change::Grown(growth.size));
                         tracing::warn!(%disk, %error, "a resize got no answer; looking");
                         view.trouble(error);
-                        view.restart();
+                        view.restart(None);
                         view.again(String::from("whether it grows is not known")).await?
                     }
                     Err(source) if source.cause == Cause::HostMustStop => {
@@ -133,7 +138,8 @@ impl<C: Cloud> Controller<C> {
                                 | Cause::Refused
                         );
                         let now = view.read().await?;
-                        let changed = !matches!(step(&request, &now), Step::Grow(again) if again == growth);
+                        let changed =
+                            !matches!(self::step(&request, &now), Step::Grow(again) if again == growth);
                         let busy = error.cause == Cause::Busy;
                         if changed && (busy || (look_again && refusals < TRIES)) {
                             drop(slot.take());

@@ -46,6 +46,14 @@ pub(super) struct Model {
     /// Every read lags by a random part of the lag, so that a later one may show an older state.
     pub(super) wobble: Option<fastrand::Rng>,
     pub(super) list_lag: Duration,
+    /// Every listing lags by a random part of the lag.
+    pub(super) list_wobble: Option<fastrand::Rng>,
+    /// Disks that no listing shows.
+    pub(super) unlisted: Vec<DiskId>,
+    /// A disk of which no read, and no page that holds it, ever answers.
+    pub(super) unreadable: Option<DiskId>,
+    /// How long a call takes, half of it before its effect.
+    pub(super) latency: Duration,
     pub(super) host_limit: usize,
     /// Whether a host takes one change at a time.
     pub(super) one_by_one: bool,
@@ -191,6 +199,10 @@ impl Fake {
         action: &'static str,
         work: impl FnOnce(&mut Model) -> Result<T, Cause>,
     ) -> Result<T, CloudError> {
+        let latency = self.model().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency / 2).await;
+        }
         let (fault, done) = {
             let mut model = self.model();
             model.calls.push(action);
@@ -202,6 +214,9 @@ impl Fake {
             };
             (fault, done)
         };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency / 2).await;
+        }
         match (fault, done) {
             (None, Some(done)) => done.map_err(|cause| error(action, cause, outcome(cause))),
             (Some(Fault::Refused(cause)), _) => Err(error(action, cause, outcome(cause))),
@@ -281,6 +296,9 @@ impl Model {
 
 impl Cloud for Fake {
     async fn disk(&self, id: &DiskId, _: Deadline) -> Result<Option<Disk>, CloudError> {
+        if self.model().unreadable.as_ref() == Some(id) {
+            return std::future::pending().await;
+        }
         self.call("disk", |model| {
             let part = model.wobble.as_mut().map_or(1.0, fastrand::Rng::f64);
             let when = Instant::now().checked_sub(model.read_lag.mul_f64(part)).unwrap();
@@ -297,15 +315,20 @@ impl Cloud for Fake {
         _: Deadline,
     ) -> Result<DiskPage, CloudError> {
         self.call("disks", |model| {
-            let when = Instant::now().checked_sub(model.list_lag).unwrap();
+            let part = model.list_wobble.as_mut().map_or(1.0, fastrand::Rng::f64);
+            let when = Instant::now().checked_sub(model.list_lag.mul_f64(part)).unwrap();
             let wanted = |disk: &&Disk| {
                 model.filters_ignored
                     || (filter.name.as_ref().is_none_or(|name| disk.name.contains(name))
                         && filter.host.as_ref().is_none_or(|host| disk.host.as_ref() == Some(host)))
             };
-            let all: Vec<&Disk> = model.disks.values().filter_map(|h| h.at(when)).filter(wanted).collect();
-            let disks = all.iter().skip(offset).take(limit).map(|disk| (*disk).clone()).collect();
-            Ok(DiskPage { total: all.len(), disks })
+            let shown = |disk: &&Disk| wanted(disk) && !model.unlisted.contains(&disk.id);
+            let all: Vec<&Disk> = model.disks.values().filter_map(|h| h.at(when)).filter(shown).collect();
+            let disks: Vec<Disk> = all.iter().skip(offset).take(limit).map(|disk| (*disk).clone()).collect();
+            match &model.unreadable {
+                Some(bad) if disks.iter().any(|disk| disk.id == *bad) => Err(Cause::NoAnswer),
+                Some(_) | None => Ok(DiskPage { total: all.len(), disks }),
+            }
         })
         .await
     }

@@ -111,7 +111,7 @@ struct Inner<C> {
     config: ControllerConfig,
     poller: Poller<C>,
     slots: Slots,
-    recent: Recent,
+    recent: Arc<Recent>,
     names: Names,
     hosts: Hosts,
 }
@@ -133,10 +133,11 @@ impl From<&Disk> for Volume {
 
 impl<C: Cloud> Controller<C> {
     pub fn new(cloud: Arc<C>, config: ControllerConfig) -> Self {
+        let recent = Arc::new(Recent::new(config.read_lag));
         let inner = Inner {
-            poller: Poller::new(Arc::clone(&cloud), config.pace),
+            poller: Poller::new(Arc::clone(&cloud), config.pace, Arc::clone(&recent)),
             slots: Slots::new(config.host_width),
-            recent: Recent::new(config.read_lag),
+            recent,
             names: Names::new(config.create_settle),
             hosts: Hosts::new(config.host_memory),
             cloud,

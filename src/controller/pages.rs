@@ -11,7 +11,7 @@ use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, Host, H
 use crate::volume::{DiskId, HostId, HostKind};
 
 /// The API's documentation names no maximum for disks and 100 for hosts.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 
 /// Pages in a row that may bring nothing new. A listing of which each page is empty, or the same, does not end.
 const IDLE_PAGES: u32 = 3;

@@ -51,11 +51,16 @@ pub(super) struct Recent {
     lag: Duration,
     born: Instant,
     entries: Mutex<HashMap<DiskId, Entry>>,
+    /// Whatever was changed in the last [`MEMORY`], the oldest first.
+    past: Mutex<HashMap<DiskId, Vec<(Change, Instant)>>>,
 }
+
+/// Listings may be further behind than reads by id, but not that far.
+const MEMORY: Duration = Duration::from_secs(600);
 
 impl Recent {
     pub(super) fn new(lag: Duration) -> Self {
-        Self { lag, born: Instant::now(), entries: Mutex::default() }
+        Self { lag, born: Instant::now(), entries: Mutex::default(), past: Mutex::default() }
     }
 
     /// Notes a change at the moment when the cloud accepted it.
@@ -70,6 +75,12 @@ impl Recent {
 
     fn insert(&self, disk: &DiskId, change: Change, certain: bool) {
         let now = Instant::now();
+        let mut past = self.past();
+        past.retain(|_, changes| changes.last().is_some_and(|(_, at)| now.duration_since(*at) <= MEMORY));
+        let changes = past.entry(disk.clone()).or_default();
+        changes.retain(|(_, at)| now.duration_since(*at) <= MEMORY);
+        changes.push((change.clone(), now));
+        drop(past);
         let mut entries = self.lock();
         // Old entries decide nothing any more; dropping them here bounds the memory by the rate of changes.
         entries.retain(|_, entry| now.duration_since(entry.at) <= self.lag);
@@ -81,8 +92,15 @@ impl Recent {
         entries.insert(disk.clone(), Entry { change, at: now, certain, before });
     }
 
-    /// Judges a read that was started at `started`.
-    pub(super) fn judge(&self, disk: &DiskId, reading: Option<&Disk>, started: Instant) -> Trust {
+    /// Judges a read that was started at `started`. One of a listing, which may be further behind than the lag,
+    /// proves nothing: it changes no memory.
+    pub(super) fn judge(
+        &self,
+        disk: &DiskId,
+        reading: Option<&Disk>,
+        started: Instant,
+        listed: bool,
+    ) -> Trust {
         let young = started.saturating_duration_since(self.born) <= self.lag;
         let mut entries = self.lock();
         let live = entries
@@ -104,9 +122,23 @@ impl Recent {
         if young && !entry.certain {
             return Trust::Young;
         }
-        entry.at = entry.at.max(started);
-        entry.certain = true;
+        if !listed {
+            entry.at = entry.at.max(started);
+            entry.certain = true;
+        }
         Trust::Sound
+    }
+
+    /// Whether the last change of the disk has happened to it before, so that what a listing shows of it may be that.
+    pub(super) fn is_repeated(&self, disk: &DiskId) -> bool {
+        let past = self.past();
+        let last = past.get(disk).and_then(|changes| changes.split_last());
+        last.is_some_and(|((last, _), before)| before.iter().any(|(change, _)| change == last))
+    }
+
+    /// Whether a change of a moment ago may have happened or not.
+    pub(super) fn is_open(&self, disk: &DiskId) -> bool {
+        self.lock().get(disk).is_some_and(|entry| !entry.certain && entry.at.elapsed() <= self.lag)
     }
 
     /// Notes that a listing shows a disk that a read does not: one of them lags, so neither is believed at once.
@@ -120,6 +152,10 @@ impl Recent {
     /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
     pub(super) fn deleted(&self, disk: &DiskId) -> bool {
         self.lock().get(disk).is_some_and(|entry| entry.certain && entry.change == Change::Deleted)
+    }
+
+    fn past(&self) -> MutexGuard<'_, HashMap<DiskId, Vec<(Change, Instant)>>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DiskId, Entry>> {
@@ -195,13 +231,13 @@ mod tests {
         let free = disk("bs-1", DiskStatus::Available);
         let attaching = disk("bs-1", DiskStatus::Attaching);
         recent.note(&id(), Change::Attached(host("uhost-a")));
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Stale);
         tokio::time::advance(Duration::from_secs(8)).await;
-        assert_eq!(recent.judge(&id(), Some(&attaching), Instant::now()), Trust::Sound);
+        assert_eq!(recent.judge(&id(), Some(&attaching), Instant::now(), false), Trust::Sound);
         tokio::time::advance(Duration::from_secs(8)).await;
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Stale);
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Sound);
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,12 +247,12 @@ mod tests {
         recent.note(&id(), Change::Attached(host("uhost-a")));
         tokio::time::advance(Duration::from_secs(6)).await;
         recent.note_uncertain(&id(), Change::Detached(host("uhost-a")));
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Stale);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Stale);
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Sound);
         recent.note(&id(), Change::Attached(host("uhost-b")));
         recent.note(&id(), Change::Detached(host("uhost-b")));
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now()), Trust::Sound);
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Sound);
         recent.note_uncertain(&id(), Change::Deleted);
         assert!(!recent.deleted(&id()));
         recent.note(&id(), Change::Deleted);
@@ -224,10 +260,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_listing_settles_nothing() {
+        let recent = Recent::new(Duration::from_secs(10));
+        let free = disk("bs-1", DiskStatus::Available);
+        let mut used = disk("bs-1", DiskStatus::InUse);
+        used.host = Some(host("uhost-a"));
+        recent.note_uncertain(&id(), Change::Attached(host("uhost-a")));
+        assert!(recent.is_open(&id()));
+        tokio::time::advance(Duration::from_secs(8)).await;
+        recent.judge(&id(), Some(&used), Instant::now(), true);
+        assert!(recent.is_open(&id()));
+        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), true), Trust::Stale);
+        // A process that is no longer young believes a read by id.
+        tokio::time::advance(Duration::from_secs(8)).await;
+        recent.note_uncertain(&id(), Change::Attached(host("uhost-a")));
+        recent.judge(&id(), Some(&used), Instant::now(), false);
+        assert!(!recent.is_open(&id()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_young_process_knows_little() {
         let recent = Recent::new(Duration::from_secs(10));
-        assert_eq!(recent.judge(&id(), None, Instant::now()), Trust::Young);
+        assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Young);
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert_eq!(recent.judge(&id(), None, Instant::now()), Trust::Sound);
+        assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Sound);
     }
 }

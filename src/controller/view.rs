@@ -1,4 +1,9 @@
 //! How one operation sees its disk: a first read, then the shared polling, each read judged for staleness.
+//!
+//! Reads may be shared pages of the listing, which may be further behind than reads by id. So a page is good enough to
+//! act on where the cloud itself refuses what does not fit, and to go on waiting. It ends the wait for a change only if
+//! that was seen under way before and has not happened to this disk lately, since what the page shows could be that
+//! other time. Any other conclusion needs a read by id.
 
 use tokio::time::Instant;
 
@@ -8,7 +13,7 @@ use crate::volume::{DiskId, HostId};
 
 use super::Controller;
 use super::error::{Unresolved, reading_again_helps};
-use super::poller::{Follow, Reading};
+use super::poller::{Follow, Reading, Which};
 use super::recent::Trust;
 use super::slots::{Slot, Urgency};
 
@@ -17,6 +22,8 @@ use super::slots::{Slot, Urgency};
 pub(super) struct Sight {
     pub(super) disk: Option<Disk>,
     pub(super) trust: Trust,
+    /// From a page that may show what is past: nothing is concluded from it.
+    pub(super) listed: bool,
 }
 
 #[derive(Debug)]
@@ -29,6 +36,12 @@ pub(super) struct View<'a, C> {
     pub(super) progress: &'a Progress,
     begun: Instant,
     follow: Option<Follow>,
+    /// Since when the change is waited for.
+    wait: Option<Instant>,
+    /// The state of the disk while the cloud does what was asked for last.
+    meanwhile: Option<DiskStatus>,
+    /// Whether a page may show the end of that.
+    settled_by_page: bool,
     phase: String,
     /// The last thing that went wrong, for the error that ends a wait.
     trouble: Option<CloudError>,
@@ -44,21 +57,51 @@ impl<'a, C: Cloud> View<'a, C> {
     ) -> Self {
         let phase = String::from("nothing was done");
         let begun = Instant::now();
-        Self { controller, id, what, deadline, progress, begun, follow: None, phase, trouble: None }
+        let (follow, wait, meanwhile, settled_by_page, trouble) = (None, None, None, false, None);
+        Self {
+            controller,
+            id,
+            what,
+            deadline,
+            progress,
+            begun,
+            follow,
+            wait,
+            meanwhile,
+            settled_by_page,
+            phase,
+            trouble,
+        }
     }
 
     pub(super) fn id(&self) -> &'a DiskId {
         self.id
     }
 
-    /// Reads the disk now.
+    /// Reads the disk now, by its id.
     pub(super) async fn read(&mut self) -> Result<Sight, Unresolved> {
         self.progress.set(format!("reading UDisk {}", self.id));
-        self.follow = None;
+        self.wait = None;
         let started = Instant::now();
         let result = self.controller.inner.cloud.disk(self.id, self.deadline).await;
         match result {
-            Ok(disk) => Ok(self.judge(disk, started)),
+            Ok(disk) => Ok(self.judge(disk, started, false)),
+            Err(source) => Err(Unresolved::Unreadable { what: self.what.clone(), source }),
+        }
+    }
+
+    /// Reads the disk now; if many do so, they share pages.
+    pub(super) async fn look(&mut self) -> Result<Sight, Unresolved> {
+        self.phase(format!("reading UDisk {}", self.id));
+        self.wait = None;
+        let poller = &self.controller.inner.poller;
+        let follow = self.follow.get_or_insert_with(|| poller.follow(self.id));
+        let Some(Reading { started, listed, result }) = follow.next(Which::AtOnce, self.deadline).await
+        else {
+            return Err(self.timed_out());
+        };
+        match result {
+            Ok(disk) => Ok(self.judge(disk, started, listed)),
             Err(source) => Err(Unresolved::Unreadable { what: self.what.clone(), source }),
         }
     }
@@ -68,12 +111,15 @@ impl<'a, C: Cloud> View<'a, C> {
         self.phase(phase);
         let poller = &self.controller.inner.poller;
         loop {
-            let follow = self.follow.get_or_insert_with(|| poller.follow(self.id, self.deadline));
-            let Some(Reading { started, result }) = poller.next(follow).await else {
+            let since = *self.wait.get_or_insert_with(Instant::now);
+            let follow = self.follow.get_or_insert_with(|| poller.follow(self.id));
+            let Some(Reading { started, listed, result }) =
+                follow.next(Which::WaitingSince(since), self.deadline).await
+            else {
                 return Err(self.timed_out());
             };
             match result {
-                Ok(disk) => return Ok(self.judge(disk, started)),
+                Ok(disk) => return Ok(self.judge(disk, started, listed)),
                 Err(error) if reading_again_helps(&error) => {
                     tracing::debug!(disk = %self.id, %error, "a read failed while waiting");
                     self.trouble = Some(error);
@@ -84,9 +130,11 @@ impl<'a, C: Cloud> View<'a, C> {
         }
     }
 
-    /// Starts a new wait: the pace of the reads follows the change that was just sent.
-    pub(super) fn restart(&mut self) {
-        self.follow = None;
+    /// Starts a new wait: the pace of the reads follows the change that was just sent. `meanwhile` is the state that shows
+    /// it under way, if one does.
+    pub(super) fn restart(&mut self, meanwhile: Option<DiskStatus>) {
+        let once = !self.controller.inner.recent.is_repeated(self.id);
+        (self.wait, self.settled_by_page, self.meanwhile) = (None, false, meanwhile.filter(|_| once));
     }
 
     /// Says what the operation is at, to waiting callers and in the error that ends it.
@@ -163,12 +211,22 @@ impl<'a, C: Cloud> View<'a, C> {
         Ok(())
     }
 
-    fn judge(&self, disk: Option<Disk>, started: Instant) -> Sight {
-        let trust = self.controller.inner.recent.judge(self.id, disk.as_ref(), started);
+    fn judge(&mut self, disk: Option<Disk>, started: Instant, listed: bool) -> Sight {
+        let inner = &self.controller.inner;
+        let trust = inner.recent.judge(self.id, disk.as_ref(), started, listed);
         if trust == Trust::Stale {
-            tracing::debug!(disk = %self.id, "a read contradicts a change made a moment ago; looking again");
+            tracing::debug!(disk = %self.id, listed, "a read contradicts a change made a moment ago; looking again");
+            if listed {
+                inner.poller.distrust_pages();
+            }
+        } else {
+            self.settled_by_page |= disk
+                .as_ref()
+                .zip(self.meanwhile.as_ref())
+                .is_some_and(|(disk, meanwhile)| disk.status == *meanwhile);
         }
-        Sight { disk, trust }
+        let listed = listed && (!self.settled_by_page || inner.recent.is_open(self.id));
+        Sight { disk, trust, listed }
     }
 }
 

@@ -159,7 +159,7 @@ async fn one_change_at_a_time_runs_on_a_host() {
 
 #[tokio::test(start_paused = true)]
 async fn the_width_of_a_hosts_queue_is_found_out() {
-    for (one_by_one, seconds_at_most, refused) in [(true, 90, 1..=2), (false, 36, 0..=0)] {
+    for (one_by_one, seconds_at_most, refused) in [(true, 90, 1..=2), (false, 40, 0..=0)] {
         let bench = Bench::new().await;
         bench.cloud.model().work = seconds(4);
         bench.cloud.model().host_limit = 26;

@@ -4,6 +4,7 @@ mod attaching;
 mod creating;
 mod detaching;
 mod life;
+mod polling;
 mod random;
 mod reading;
 mod sizing;

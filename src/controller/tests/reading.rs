@@ -79,21 +79,3 @@ async fn a_volume_made_a_moment_ago_is_not_called_unknown() {
     bench.cloud.fail("disks", &[Fault::RequestLost]);
     assert!(bench.controller.list(None, None, soon()).await.is_err());
 }
-
-#[tokio::test(start_paused = true)]
-async fn those_that_wait_for_one_disk_share_its_reads() {
-    let bench = Bench::new().await;
-    bench.cloud.put(bound("bs-1", "uhost-a", DiskStatus::Attaching));
-    let poller = &bench.controller.inner.poller;
-    let mut follows: Vec<_> = (0..50).map(|_| poller.follow(&id("bs-1"), soon())).collect();
-    for follow in &mut follows {
-        let reading = poller.next(follow).await.unwrap();
-        assert!(reading.result.unwrap().is_some());
-    }
-    assert_eq!(bench.cloud.calls(), ["disk"]);
-    drop(follows);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.cloud.calls(), [""; 0], "nobody follows, so nothing is read");
-    let mut late = poller.follow(&id("bs-1"), soon());
-    assert!(poller.next(&mut late).await.is_some());
-}
