@@ -15,6 +15,7 @@ use csi_udisk::csi::probe::Health;
 use csi_udisk::run::run;
 use csi_udisk::shutdown::{Signals, until_signalled};
 use csi_udisk::telemetry;
+use csi_udisk::telemetry::level::LogLevel;
 use tokio_util::sync::CancellationToken;
 
 /// More threads than the node's permits for blocking calls together, so that a permit always finds a thread.
@@ -49,10 +50,10 @@ fn exit_code(outcome: anyhow::Result<()>, report: impl FnOnce(anyhow::Error)) ->
 }
 
 fn drive(config: Config) -> ExitCode {
-    let outcome = telemetry::log::install(&config.log).context("cannot start the log").and_then(|()| {
+    let outcome = telemetry::log::install(&config.log).context("cannot start the log").and_then(|level| {
         // TLS is used for a public API endpoint only. An error means that there is a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        on_runtime(serve(config))
+        on_runtime(serve(config, level))
     });
     exit_code(outcome, |error| tracing::error!("{error:#}"))
 }
@@ -73,10 +74,11 @@ fn probe(args: &config::ProbeArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, level: LogLevel) -> anyhow::Result<()> {
     let signals = Signals::listen().context("cannot listen for signals")?;
+    tokio::spawn(level.clone().follow_signals());
     let stop = CancellationToken::new();
-    match until_signalled(signals, stop.clone(), run(config, stop)).await {
+    match until_signalled(signals, stop.clone(), run(config, level, stop)).await {
         Some(outcome) => Ok(outcome?),
         None => bail!("stopped before everything was in order"),
     }

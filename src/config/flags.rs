@@ -97,6 +97,8 @@ flags! { DRIVER:
         "The name that Kubernetes knows the driver by.";
     CHECK_CONFIG = "check-config", Kind::Switch, Serving, ["CSI_UDISK_CHECK_CONFIG"], Some("false"),
         "Read flags and variables, tell every fault, and end without serving.";
+    HTTP_ENDPOINT = "http-endpoint", Kind::Value("ADDRESS"), Serving, ["CSI_UDISK_HTTP_ENDPOINT"], None,
+        "Where to serve /metrics, /healthz, /readyz and /log over HTTP, such as :9808. Default: nowhere.";
     NODE_ID = "node-id", Kind::Value("ID"), Node, ["CSI_UDISK_NODE_ID"], None,
         "The id of this host (uhost-..., upm-...). Default: what the metadata service says.";
     MACHINE_TYPE = "machine-type", Kind::Value("TYPE"), Node, ["CSI_UDISK_MACHINE_TYPE"], None,

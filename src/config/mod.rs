@@ -14,6 +14,7 @@ mod value;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub struct Config {
     pub endpoint: PathBuf,
     /// Created at start when missing.
     pub plugin_dir: Option<PathBuf>,
+    /// For metrics and people; none by default.
+    pub http_endpoint: Option<SocketAddr>,
     pub metadata_endpoint: Url,
     pub region: Option<Setting<String>>,
     pub zone: Option<Setting<Zone>>,
@@ -308,6 +311,7 @@ impl Reader<'_> {
             None => self.default_endpoint(plugin_dir.as_deref()),
         };
         let driver_name = self.read(&flags::DRIVERNAME, value::driver_name);
+        let http_endpoint = self.read(&flags::HTTP_ENDPOINT, value::listen_address);
         let metadata_endpoint = self.read(&flags::METADATA_ENDPOINT, value::base_url);
         let region = self.setting(&flags::REGION, value::word);
         let zone = self.setting(&flags::ZONE, value::zone);
@@ -321,6 +325,7 @@ impl Reader<'_> {
                 driver_name: driver_name?,
                 endpoint: endpoint?,
                 plugin_dir,
+                http_endpoint,
                 metadata_endpoint: metadata_endpoint?,
                 region,
                 zone,

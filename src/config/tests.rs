@@ -397,3 +397,17 @@ fn a_node_registers_itself_when_it_is_told_the_path_that_kubelet_sees() {
         Registration { endpoint: "/var/lib/kubelet/plugins/x/csi.sock".into(), dir: "/registration".into() };
     assert_eq!(registration, Some(expected));
 }
+
+#[test]
+fn the_http_port_is_written_as_in_go() {
+    let port =
+        |text: &str| config(&format!("--http-endpoint={text}"), "").http_endpoint.map(|a| a.to_string());
+    assert_eq!(config("", "").http_endpoint, None);
+    assert_eq!(port(":9808").as_deref(), Some("0.0.0.0:9808"));
+    assert_eq!(port("127.0.0.1:80").as_deref(), Some("127.0.0.1:80"));
+    assert_eq!(port("[::1]:80").as_deref(), Some("[::1]:80"));
+    for bad in ["9808", ":0", "localhost:80", ":99999", "http://:80"] {
+        let faults = faults(&format!("--http-endpoint={bad}"), "");
+        assert!(faults.iter().any(|fault| fault.contains("allowed: an IP address and a port")), "{faults:?}");
+    }
+}

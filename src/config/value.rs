@@ -1,5 +1,6 @@
 //! Parsers of single values. Each error completes the sentence `"<text>" <origin> …` and names what is allowed.
 
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -113,6 +114,19 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
         return Err(format!("holds a query; {ALLOWED}"));
     }
     Ok(url)
+}
+
+/// Where to listen. `:9808` is every address of the pod, as Go's programs write it.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    match full.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(address),
+        Ok(_) | Err(_) => {
+            Err("is not an address to listen on; allowed: an IP address and a port from 1 to 65535, \
+                               such as :9808, 127.0.0.1:9808 or [::1]:9808"
+                .into())
+        }
+    }
 }
 
 /// CSI's rule for driver names: a domain name of at most 63 characters.

@@ -145,4 +145,9 @@ impl<C: Cloud> Controller<C> {
         };
         Self { inner: Arc::new(inner) }
     }
+
+    /// How many attach, detach and grow operations wait for their turn on a host.
+    pub fn changes_waiting(&self) -> usize {
+        self.inner.slots.waiting()
+    }
 }

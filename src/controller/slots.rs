@@ -103,6 +103,11 @@ impl Slots {
         slot.wait(deadline).await
     }
 
+    /// How many changes wait, on all hosts together.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().hosts.values().map(|queue| queue.waiting.len()).sum()
+    }
+
     fn queue(&self, refused_at: Option<f64>) -> Queue {
         let limits = match Limits::new(1, self.widest, Unit::AtATime, PAUSE) {
             Ok(limits) => limits.knowing(refused_at),

@@ -106,6 +106,11 @@ impl Operations {
         self.table().len()
     }
 
+    /// For how long the oldest of them has been running.
+    pub fn oldest(&self) -> Option<Duration> {
+        self.table().values().map(|running| running.since.elapsed()).max()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

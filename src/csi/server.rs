@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::operation::Operations;
 use super::socket::Socket;
 use super::trace::TraceLayer;
+use crate::telemetry::metrics::Metrics;
 
 /// What a stop may take in all. kubelet kills 30 s after it asked; the rest is for the process to end.
 pub const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -37,10 +38,11 @@ pub async fn serve(
     socket: Socket,
     routes: Routes,
     operations: Operations,
+    metrics: Metrics,
     stop: CancellationToken,
     stop_within: Duration,
 ) -> Result<(), ServeError> {
-    let trace = TraceLayer::new();
+    let trace = TraceLayer::new(metrics);
     let path = socket.path().display().to_string();
     let cut = CancellationToken::new();
     // However this function ends, no connection outlives it.
@@ -117,7 +119,14 @@ mod tests {
         let socket = Socket::bind(&path).await.unwrap();
         let stop = CancellationToken::new();
         let routes = Routes::new(IdentityServer::new(service));
-        let server = tokio::spawn(serve(socket, routes, operations.clone(), stop.clone(), stop_within));
+        let server = tokio::spawn(serve(
+            socket,
+            routes,
+            operations.clone(),
+            Metrics::new("test"),
+            stop.clone(),
+            stop_within,
+        ));
         Running { _dir: dir, path, stop, operations, server }
     }
 

@@ -19,6 +19,8 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
+use crate::telemetry::metrics::Metrics;
+
 /// Notes the volume that the current RPC is about.
 pub fn record_volume(id: &str) {
     Span::current().record("volume_id", id);
@@ -31,14 +33,15 @@ pub struct TraceLayer {
     process: u16,
     count: Arc<AtomicU64>,
     in_flight: TaskTracker,
+    metrics: Metrics,
 }
 
 impl TraceLayer {
-    pub fn new() -> Self {
+    pub fn new(metrics: Metrics) -> Self {
         let in_flight = TaskTracker::new();
         // Closed from the start: "all ended" may be waited for at any time, and new requests still count.
         in_flight.close();
-        Self { process: fastrand::u16(..), count: Arc::default(), in_flight }
+        Self { process: fastrand::u16(..), count: Arc::default(), in_flight, metrics }
     }
 
     /// Waits until no request is being answered.
@@ -51,12 +54,6 @@ impl TraceLayer {
         let request = format!("{:04x}-{number}", self.process);
         // At the level of errors, so that an error has its context whatever the filter.
         tracing::error_span!("rpc", request, method, volume_id = field::Empty)
-    }
-}
-
-impl Default for TraceLayer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -93,6 +90,8 @@ where
         let span = self.layer.span(&method.name);
         let mut watched = Watched {
             chatter: method.is_chatter(),
+            method: method.counted_as(),
+            metrics: self.layer.metrics.clone(),
             since: Instant::now(),
             span: span.clone(),
             answered: false,
@@ -157,14 +156,52 @@ fn readable<R: Default>(response: Response<R>) -> Response<R> {
     }
 }
 
+/// The calls that are answered.
+const NAMES: [&str; 27] = [
+    "Probe",
+    "GetPluginInfo",
+    "GetPluginCapabilities",
+    "ControllerGetCapabilities",
+    "CreateVolume",
+    "DeleteVolume",
+    "ControllerPublishVolume",
+    "ControllerUnpublishVolume",
+    "ControllerExpandVolume",
+    "ControllerGetVolume",
+    "ControllerModifyVolume",
+    "ValidateVolumeCapabilities",
+    "ListVolumes",
+    "GetCapacity",
+    "CreateSnapshot",
+    "DeleteSnapshot",
+    "ListSnapshots",
+    "GetSnapshot",
+    "NodeGetCapabilities",
+    "NodeGetInfo",
+    "NodeStageVolume",
+    "NodeUnstageVolume",
+    "NodePublishVolume",
+    "NodeUnpublishVolume",
+    "NodeExpandVolume",
+    "NodeGetVolumeStats",
+    "NodeGetVolumeHealth",
+];
+
 /// The name of a call without its package: `/csi.v1.Node/NodeStageVolume` is `NodeStageVolume`.
 struct Method {
     name: String,
+    known: bool,
 }
 
 impl Method {
     fn of_path(path: &str) -> Self {
-        Self { name: path.rsplit('/').next().unwrap_or_default().to_owned() }
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        Self { known: path.starts_with("/csi.v1.") && NAMES.contains(&name.as_str()), name }
+    }
+
+    /// One label for all that CSI does not have, so that no caller can make up labels without end.
+    fn counted_as(&self) -> String {
+        if self.known { self.name.clone() } else { "other".to_owned() }
     }
 
     /// Calls that change nothing and come all the time.
@@ -189,6 +226,8 @@ impl Method {
 /// A request that is being answered. Dropped without an answer, it was given up by the caller.
 struct Watched {
     chatter: bool,
+    method: String,
+    metrics: Metrics,
     since: Instant,
     span: Span,
     answered: bool,
@@ -199,6 +238,8 @@ impl Watched {
     fn answered(&mut self, status: Option<&Status>) {
         self.answered = true;
         let ms = self.milliseconds();
+        let code = status.map_or(Code::Ok, Status::code);
+        self.metrics.rpc(&self.method, &format!("{code:?}"), self.since.elapsed());
         match status.filter(|status| status.code() != Code::Ok) {
             Some(status) => {
                 let code = field::debug(status.code());
@@ -236,6 +277,10 @@ mod tests {
             assert!(Method::of_path(path).is_chatter());
         }
         assert_eq!(Method::of_path("").name, "");
+        assert_eq!(method.counted_as(), "NodeStageVolume");
+        for made_up in ["/csi.v1.Node/Anything", "/x/Probe", ""] {
+            assert_eq!(Method::of_path(made_up).counted_as(), "other");
+        }
     }
 
     fn fail() -> String {
@@ -244,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer_like_any_other() {
-        let mut service = TraceLayer::new()
+        let mut service = TraceLayer::new(Metrics::new("test"))
             .layer(tower::service_fn(async |_: Request<()>| Ok::<_, Status>(Response::new(fail()))));
         let response = service.call(Request::new(())).await.unwrap();
         assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::Aborted);
@@ -252,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_waits_for_answers_and_for_callers_that_left() {
-        let layer = TraceLayer::new();
+        let layer = TraceLayer::new(Metrics::new("test"));
         layer.idle().await;
         let mut service = layer.layer(tower::service_fn(|_: Request<()>| {
             std::future::pending::<Result<Response<()>, Status>>()

@@ -7,6 +7,7 @@ mod adopt;
 pub mod expand;
 pub mod info;
 pub mod linux;
+pub mod observe;
 pub mod paths;
 pub mod plan;
 pub mod propagation;
@@ -18,11 +19,13 @@ pub mod unpublish;
 pub mod unstage;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use linux::sysfs::BlockDevice;
 use linux::{Host, Purpose, StuckCalls};
+use observe::{Observer, Step, Timer};
 
 use crate::volume::DiskId;
 
@@ -49,11 +52,22 @@ pub struct Node {
     host: Host,
     /// Devices that were unmounted and not yet seen free, so that a retry of an unstage looks at them again.
     lingering: Arc<Mutex<HashMap<DiskId, Vec<BlockDevice>>>>,
+    observer: Arc<dyn Observer>,
 }
 
 impl Node {
     pub fn new(config: &NodeConfig) -> Self {
-        Self { host: Host::new(&config.sysfs_root, &config.dev_root), lingering: Arc::default() }
+        let host = Host::new(&config.sysfs_root, &config.dev_root);
+        Self { host, lingering: Arc::default(), observer: Arc::new(()) }
+    }
+
+    /// This node, whose steps are told to `observer`.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    fn time(&self, step: Step, fs: impl Display) -> Timer {
+        Timer::start(&self.observer, step, fs)
     }
 
     /// This node, whose calls to the kernel are for one operation of a volume from now on.

@@ -18,6 +18,7 @@ use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::options::OptionError;
 use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
+use super::observe::Step;
 use super::paths::{self, PathRefused};
 use super::plan::{self, ContentRefused};
 use crate::progress::Progress;
@@ -116,7 +117,9 @@ impl Node {
             plan::read_only(&request.capability, access)?;
         }
         progress.set(format!("waiting for the disk in slot {slot} to show up"));
+        let waiting = self.time(Step::DeviceWait, "");
         let device = Arc::new(self.host.locate(&slot, size).await?);
+        drop(waiting);
         match request.capability.access.clone() {
             Access::Block => self.stage_block(request, device).await,
             Access::Mount(access) => self.stage_fs(request, access, device, progress).await,

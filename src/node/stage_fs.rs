@@ -16,6 +16,7 @@ use super::linux::mountinfo::{Mount, as_listed};
 use super::linux::options::translate;
 use super::linux::probe::{Content, FoundFs, FsKind, probe};
 use super::linux::staged::Backing;
+use super::observe::Step;
 use super::plan::{self, Plan};
 use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted};
 use crate::progress::Progress;
@@ -92,7 +93,9 @@ impl Node {
                 progress.set(format!("proving that {path} is blank"));
                 let blank = self.prove_blank(device, request.volume_context.blank).await?;
                 progress.set(format!("making {wanted} on {path}"));
+                let formatting = self.time(Step::Format, wanted);
                 let found = self.host.format(blank, wanted, FsUuid::of_disk(volume)).await?;
+                drop(formatting);
                 info!(%volume, device = %path, fs = %wanted, uuid = %found.uuid, "made a file system");
                 return Ok(found);
             }
@@ -111,7 +114,10 @@ impl Node {
         }
         if !read_only {
             progress.set(format!("checking {} of {path}", found.kind));
-            if let Some(words) = fsck::check(found.kind, device, false).await? {
+            let checking = self.time(Step::Check, found.kind);
+            let repaired = fsck::check(found.kind, device, false).await?;
+            drop(checking);
+            if let Some(words) = repaired {
                 warn!(%volume, device = %path, %words, "the file system was repaired");
             }
             progress.set(format!("growing {} of {path}", found.kind));
@@ -154,6 +160,7 @@ impl Node {
         found: FoundFs,
     ) -> Result<(), StageError> {
         let options = plan::options(access, found.kind, read_only)?;
+        let _mounting = self.time(Step::Mount, found.kind);
         let older = (read_only && found.kind == FsKind::Btrfs).then(|| {
             let words = access.flags.iter().map(String::as_str).chain(["ro", plan::BTRFS_NO_REPLAY_OLD]);
             translate(words)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::background::Background;
+use super::count;
 use super::place::{self, ControllerPlace};
 use crate::config::{Config, Credentials as Source, MultiAttach};
 use crate::controller::{Controller, ControllerConfig};
@@ -15,6 +16,7 @@ use crate::csi::gate::Gate;
 use crate::csi::operation::Operations;
 use crate::csi::proto::v1::controller_server::ControllerServer;
 use crate::readiness::{Latch, Readiness};
+use crate::telemetry::metrics::{self, Metrics};
 use crate::ucloud::{
     BuildError, CredentialSource, Credentials, Instance, Metadata, ReqwestTransport, Roles, UCloud,
     UCloudConfig,
@@ -34,6 +36,7 @@ pub(super) fn start<A, F>(
     operations: &Operations,
     readiness: &Readiness,
     background: &Background,
+    metrics: &Metrics,
     ask: A,
 ) -> Result<Service, BuildError>
 where
@@ -46,17 +49,31 @@ where
     let (placed, keyed) =
         (readiness.latch("region and zone of the controller"), readiness.latch("keys of the API"));
     let (config, operations, opened) = (Arc::clone(config), operations.clone(), gate.clone());
+    let metrics = metrics.clone();
     background.spawn(async move {
         let resolve = |said: Option<&Instance>| ControllerPlace::resolve(&config, said);
         let place = place::find(resolve, ask, |why| placed.blocked_by(why)).await;
         tracing::info!(region = place.region, zone = %place.zone, "the controller's place is known");
-        let cloud = Arc::new(UCloud::new(access(&config, &place), transport, credentials));
+        let observer = Arc::new(metrics.clone());
+        let access = access(&config, &place);
+        let cloud = Arc::new(UCloud::with(access, transport, credentials, observer, fastrand::Rng::new()));
         let controller = Controller::new(Arc::clone(&cloud), settings(&config, &place));
+        show(&metrics, &cloud, &controller);
         opened.open(ControllerServer::new(ControllerService::new(controller, operations, place.region)));
         placed.open();
         wait_for_keys(cloud.credentials(), &keyed).await;
     });
     Ok(gate)
+}
+
+/// The gauges that only a controller has.
+fn show(metrics: &Metrics, cloud: &Arc<UCloud>, controller: &Controller<UCloud>) {
+    let of = Arc::clone(cloud);
+    metrics.gauge(&metrics::API_RATE, move || of.limiter().width());
+    let of = Arc::clone(cloud);
+    metrics.gauge(&metrics::API_WAITING, move || count(of.limiter().waiting()));
+    let controller = controller.clone();
+    metrics.gauge(&metrics::HOST_QUEUES, move || count(controller.changes_waiting()));
 }
 
 /// Says what is wrong with the keys before a volume needs them.

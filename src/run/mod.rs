@@ -9,6 +9,7 @@ mod registration;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::csi::proto::v1::identity_server::IdentityServer;
 use crate::csi::server::{self, STOP_WITHIN, ServeError};
 use crate::csi::socket::{Socket, SocketError};
 use crate::readiness::Readiness;
+use crate::telemetry::admin::{Admin, Port};
+use crate::telemetry::level::LogLevel;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::ucloud::{BuildError, Instance, Metadata, ReqwestTransport};
 
 /// One question to the metadata service, which answers in milliseconds where there is one. The next follows soon.
@@ -37,6 +41,8 @@ pub enum RunError {
     PluginDir { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error("cannot listen on {address} of --http-endpoint: {cause}")]
+    Port { address: SocketAddr, cause: io::Error },
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] BuildError),
     #[error(transparent)]
@@ -44,7 +50,7 @@ pub enum RunError {
 }
 
 /// Serves until `stop`, then stops in order. Several drivers may run in one process, on sockets of their own.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Result<(), RunError> {
     announce(&config);
     if let Some(path) = &config.plugin_dir {
         // A host directory, which a DaemonSet's volume may or may not have created.
@@ -58,6 +64,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let readiness = Readiness::new();
     let background = Background::default();
     let ask = asker(&config)?;
+    let metrics = metrics(&config, &operations, &readiness);
+    if let Some(address) = config.http_endpoint {
+        let port = Port::bind(address).await.map_err(|cause| RunError::Port { address, cause })?;
+        let admin = Admin { metrics: metrics.clone(), readiness: readiness.clone(), log };
+        background.spawn(port.serve(admin));
+    }
 
     let mut routes = RoutesBuilder::default();
     routes.add_service(IdentityServer::new(IdentityService::new(
@@ -65,13 +77,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         readiness.clone(),
     )));
     if config.mode.has_controller() {
-        routes.add_service(controller::start(&config, &operations, &readiness, &background, ask.clone())?);
+        routes.add_service(controller::start(
+            &config,
+            &operations,
+            &readiness,
+            &background,
+            &metrics,
+            ask.clone(),
+        )?);
     }
     if config.mode.has_node() {
-        routes.add_service(node::start(&config, &operations, &readiness, &background, ask, &stop));
+        routes.add_service(node::start(&config, &operations, &readiness, &background, &metrics, ask, &stop));
     }
 
-    let served = server::serve(socket, routes.routes(), operations, stop, STOP_WITHIN).await;
+    let served = server::serve(socket, routes.routes(), operations, metrics, stop, STOP_WITHIN).await;
     background.end().await;
     Ok(served?)
 }
@@ -86,6 +105,23 @@ fn asker(config: &Config) -> Result<impl Fn() -> Asked + Clone + Send + Sync + '
             metadata.instance(Instant::now() + ASK_WITHIN).await.map_err(|error| error.to_string())
         })
     })
+}
+
+/// The metrics of this process, with the gauges that both roles have.
+fn metrics(config: &Config, operations: &Operations, readiness: &Readiness) -> Metrics {
+    let metrics = Metrics::new(config.mode.word());
+    let running = operations.clone();
+    metrics.gauge(&metrics::OPERATIONS, move || count(running.len()));
+    let running = operations.clone();
+    metrics.gauge(&metrics::OLDEST, move || running.oldest().map_or(0.0, |age| age.as_secs_f64()));
+    let readiness = readiness.clone();
+    metrics.gauge(&metrics::READY, move || f64::from(u8::from(readiness.is_ready())));
+    metrics
+}
+
+/// A count as Prometheus takes it; none of ours comes near the limit.
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::from(u32::MAX), f64::from)
 }
 
 type Asked = std::pin::Pin<Box<dyn Future<Output = Result<Instance, String>> + Send>>;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
+use super::count;
 use super::{place, registration};
 use crate::config::Config;
 use crate::csi::node::NodeService;
@@ -15,6 +16,7 @@ use crate::csi::proto::v1::node_server::NodeServer;
 use crate::node::linux::mountinfo::Mounts;
 use crate::node::{IdentityState, Node, NodeConfig, propagation};
 use crate::readiness::Readiness;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::ucloud::Instance;
 
 /// Makes the Node service. It serves at once, for volumes can be unmounted on a host that nobody knows yet; only
@@ -24,6 +26,7 @@ pub(super) fn start<A, F>(
     operations: &Operations,
     readiness: &Readiness,
     background: &Background,
+    metrics: &Metrics,
     ask: A,
     stop: &CancellationToken,
 ) -> NodeServer<NodeService>
@@ -62,7 +65,11 @@ where
     let node = Node::new(&NodeConfig {
         sysfs_root: config.node.sysfs_root.clone(),
         dev_root: config.node.dev_root.clone(),
-    });
+    })
+    .observed_by(Arc::new(metrics.clone()));
+    let of = node.clone();
+    metrics
+        .gauge(&metrics::STUCK_CALLS, move || count(of.stuck_calls().iter().map(|calls| calls.count).sum()));
     NodeServer::new(NodeService::new(node, operations.clone(), identity, config.node.max_volumes))
 }
 

@@ -15,6 +15,7 @@ use super::hosts::{BackendError, HostBackend, LoopHosts, LoopOptions};
 use super::place::Place;
 use crate::config::{self, Command, Latency, SandboxArgs};
 use crate::run::{RunError, run};
+use crate::telemetry::level::LogLevel;
 
 /// A write that was under way when the sandbox was told to stop may have a mount in use for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(5);
@@ -192,7 +193,8 @@ impl World {
             Ok(other) => return Err(SandboxError::Configuration(format!("{other:?}"))),
             Err(faults) => return Err(SandboxError::Configuration(faults.to_string())),
         };
-        let task = tokio::spawn(run(config, self.stop.child_token()));
+        let level = LogLevel::fixed(config.log.filter.clone());
+        let task = tokio::spawn(run(config, level, self.stop.child_token()));
         self.drivers.push((role.stem(), task));
         Ok(())
     }

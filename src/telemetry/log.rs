@@ -9,6 +9,8 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+use super::level::LogLevel;
+
 /// How the log is written.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -32,7 +34,7 @@ impl Filter {
         Ok(Self(directives.to_owned()))
     }
 
-    fn to_env_filter(&self) -> EnvFilter {
+    pub(super) fn to_env_filter(&self) -> EnvFilter {
         EnvFilter::builder().parse_lossy(&self.0)
     }
 }
@@ -44,23 +46,31 @@ impl fmt::Display for Filter {
 }
 
 /// Starts logging for the whole process and sends panics through it.
-pub fn install(log: &Log) -> Result<(), TryInitError> {
-    subscriber(log, std::io::stderr).try_init()?;
+pub fn install(log: &Log) -> Result<LogLevel, TryInitError> {
+    let (subscriber, level) = subscriber(log, std::io::stderr);
+    subscriber.try_init()?;
     std::panic::set_hook(Box::new(report_panic));
-    Ok(())
+    Ok(level)
 }
 
-fn subscriber<W>(log: &Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(log: &Log, writer: W) -> (Box<dyn Subscriber + Send + Sync>, LogLevel)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt().with_env_filter(log.filter.to_env_filter()).with_writer(writer);
     match log.format {
-        Format::Text => Box::new(builder.with_ansi(false).finish()),
+        Format::Text => {
+            let builder = builder.with_ansi(false).with_filter_reloading();
+            let level = LogLevel::new(log.filter.clone(), builder.reload_handle());
+            (Box::new(builder.finish()), level)
+        }
         // The current span carries the ids of the request; outer spans would only repeat them.
-        Format::Json => Box::new(
-            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish(),
-        ),
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let builder = builder.with_filter_reloading();
+            let level = LogLevel::new(log.filter.clone(), builder.reload_handle());
+            (Box::new(builder.finish()), level)
+        }
     }
 }
 
@@ -96,7 +106,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let log = Log { format, filter: Filter::parse(filter).unwrap() };
-        tracing::subscriber::with_default(subscriber(&log, move || writer.clone()), work);
+        tracing::subscriber::with_default(subscriber(&log, move || writer.clone()).0, work);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -123,6 +133,36 @@ mod tests {
             tracing::warn!("answered with an error");
         });
         assert!(line.contains("ab12-7") && !line.contains('\u{1b}'), "{line}");
+    }
+
+    #[test]
+    fn the_level_follows_those_who_change_it() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = Log { format: Format::Json, filter: Filter::parse("warn,csi_udisk=info").unwrap() };
+        let (subscriber, level) = subscriber(&log, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let say = |word: &str| tracing::debug!("said {word}");
+            say("one");
+            level.raise();
+            say("two");
+            level.restore();
+            say("three");
+            assert!(level.set("csi_udisk=loud").unwrap_err().to_string().contains("allowed: levels"));
+            level.set("csi_udisk=debug").unwrap();
+            say("four");
+            for _ in 0..5 {
+                level.raise();
+            }
+        });
+        assert_eq!(level.current().to_string(), "debug,csi_udisk=trace");
+        let bytes = lines.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        let said: Vec<&str> = ["one", "two", "three", "four"]
+            .into_iter()
+            .filter(|word| text.contains(&format!("said {word}")))
+            .collect();
+        assert_eq!(said, ["two", "four"], "{text}");
     }
 
     #[test]

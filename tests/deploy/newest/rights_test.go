@@ -152,3 +152,25 @@ func TestTheNodeHasNoMoreThanPropagationDemands(t *testing.T) {
 		}
 	}
 }
+
+func TestAPortIsOpenOnHostsOnlyWhereItIsAskedFor(t *testing.T) {
+	for _, overlay := range roundtrip.Names(t) {
+		o := load(t, overlay)
+		node := o.daemonSets["csi-udisk"].Spec.Template.Spec.Containers[0]
+		opens := slices.ContainsFunc(node.Args, func(argument string) bool {
+			return strings.HasPrefix(argument, "--http-endpoint")
+		})
+		if opens != (overlay == "node-metrics") {
+			t.Errorf("%s: %v", overlay, node.Args)
+		}
+		// The controller's is the only one that its policy lets in.
+		controller := o.statefulSets["csi-udisk-controller"].Spec.Template.Spec.Containers[0]
+		if !slices.Contains(controller.Args, "--http-endpoint=:9808") {
+			t.Errorf("%s: %v", overlay, controller.Args)
+		}
+		ingress := o.policies["csi-udisk-controller"].Spec.Ingress
+		same(t, overlay+": the policy", ingress, []any{map[string]any{
+			"ports": []any{map[string]any{"protocol": "TCP", "port": 9808}},
+		}})
+	}
+}
