@@ -100,7 +100,8 @@ impl Drop for State {
 }
 
 impl TestHost {
-    fn new() -> Self {
+    /// A host in the mount namespace of this thread.
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["sys/block", "dev", "kubelet", "images"] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
