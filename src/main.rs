@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// More threads than the node's permits for blocking calls together, so that a permit always finds a thread.
 /// They are started when needed and end when idle.
-const BLOCKING_THREADS: usize = 192;
+const BLOCKING_THREADS: usize = 224;
 /// Threads in a call on a dead disk cannot be ended; the process does not wait for them.
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 

@@ -152,7 +152,9 @@ async fn only_what_works_is_advertised() {
         let Some(Kind::Rpc(rpc)) = capability.r#type else { panic!("no RPC") };
         types.push(rpc.r#type);
     }
-    let expected = [Type::StageUnstageVolume, Type::GetVolumeStats, Type::ExpandVolume].map(i32::from);
+    let expected =
+        [Type::StageUnstageVolume, Type::GetVolumeStats, Type::ExpandVolume, Type::GetVolumeHealth];
+    let expected = expected.map(i32::from);
     assert_eq!(types, expected);
 }
 
@@ -244,4 +246,51 @@ fn usage_is_told_in_bytes_and_inodes() {
         let grown = node.node_expand_volume(Request::new(expand)).await.unwrap().into_inner();
         assert_eq!(grown.capacity_bytes, 1 << 30);
     });
+}
+
+#[test]
+fn health_is_told_in_words_for_programs_and_for_people() {
+    use v1::VolumeHealthErrorType as Type;
+    on_a_host(false, |host| async move {
+        let (_disk, request) = plugged(&host);
+        let node = service(host.node()).0;
+        let asked = v1::NodeGetVolumeHealthRequest {
+            volume_id: request.volume_id.clone(),
+            staging_target_path: request.staging_target_path.clone(),
+            ..Default::default()
+        };
+        let health = async || {
+            let answer = node.node_get_volume_health(Request::new(asked.clone())).await.unwrap();
+            answer.into_inner().volume_health.unwrap()
+        };
+        // Refused, because the volume is asked for as something else than it is.
+        node.node_stage_volume(Request::new(request.clone())).await.unwrap();
+        let staging = PathBuf::from(&request.staging_target_path);
+        nix::mount::umount(&staging).unwrap();
+        let mut wrong = request.clone();
+        let mount = MountVolume { fs_type: "xfs".into(), ..Default::default() };
+        wrong.volume_capability.as_mut().unwrap().access_type = Some(AccessType::Mount(mount));
+        node.node_stage_volume(Request::new(wrong)).await.unwrap_err();
+        let told = health().await;
+        assert_eq!(told.volume_id, request.volume_id);
+        let [problem] = told.health_statuses.as_slice() else { panic!("{told:?}") };
+        assert_eq!((problem.status(), problem.reason.as_str()), (Type::Inaccessible, "MountFailed"));
+        assert!(problem.message.contains("it holds ext4"), "{told:?}");
+
+        node.node_stage_volume(Request::new(request.clone())).await.unwrap();
+        assert_eq!(health().await.health_statuses, []);
+        // By the id alone, as csi-sanity asks.
+        let by_id = v1::NodeGetVolumeHealthRequest { volume_id: request.volume_id, ..Default::default() };
+        let answer = node.node_get_volume_health(Request::new(by_id)).await.unwrap().into_inner();
+        assert_eq!(answer.volume_health.unwrap().health_statuses, []);
+    });
+}
+
+#[tokio::test]
+async fn health_needs_an_id_and_knows_no_unknown_volume() {
+    let node = nowhere();
+    for (id, expected) in [("", Code::InvalidArgument), ("no disk's id", Code::NotFound)] {
+        let request = v1::NodeGetVolumeHealthRequest { volume_id: id.into(), ..Default::default() };
+        assert_eq!(code(node.node_get_volume_health(Request::new(request))).await, expected);
+    }
 }

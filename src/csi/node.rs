@@ -3,6 +3,8 @@
 //! Every mutating call runs as an operation of its own, keyed by the volume: kubelet's retry joins it. Secrets are
 //! dropped at the door; the driver has no use for them.
 
+mod health;
+
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -88,10 +90,14 @@ impl Call {
     fn new(name: &'static str, volume: &DiskId, request: &impl fmt::Debug, answer_by: Instant) -> Self {
         // It names the message's type and all its fields but secrets, so equal requests have equal fingerprints.
         let fingerprint = format!("{request:?}");
-        let operation =
-            Operation { key: format!("volume:{volume}"), fingerprint, what: format!("{name} of {volume}") };
+        let operation = Operation { key: key(volume), fingerprint, what: format!("{name} of {volume}") };
         Self { name, volume: volume.clone(), operation, answer_by }
     }
+}
+
+/// Of all changes of a volume.
+fn key(volume: &DiskId) -> String {
+    format!("volume:{volume}")
 }
 
 fn volume(id: &str) -> Result<DiskId, RequestError> {
@@ -249,7 +255,7 @@ impl v1::node_server::Node for NodeService {
             fingerprint: String::new(),
             what: format!("NodeGetVolumeStats of {volume}"),
         };
-        let (node, id) = (self.node.acting_for(&volume, "NodeGetVolumeStats"), volume.clone());
+        let (node, id) = (self.node.clone(), volume.clone());
         let usage = self
             .queries
             .run(operation, answer_by, |_| async move {
@@ -260,14 +266,22 @@ impl v1::node_server::Node for NodeService {
         Ok(Response::new(v1::NodeGetVolumeStatsResponse { usage: wire_usage(usage) }))
     }
 
+    async fn node_get_volume_health(
+        &self,
+        request: Request<v1::NodeGetVolumeHealthRequest>,
+    ) -> Result<Response<v1::NodeGetVolumeHealthResponse>, Status> {
+        self.health(request).await
+    }
+
     async fn node_get_capabilities(
         &self,
         _: Request<v1::NodeGetCapabilitiesRequest>,
     ) -> Result<Response<v1::NodeGetCapabilitiesResponse>, Status> {
         use v1::node_service_capability::rpc::Type;
         use v1::node_service_capability::{Rpc, Type as Kind};
-        let capabilities = [Type::StageUnstageVolume, Type::GetVolumeStats, Type::ExpandVolume]
-            .map(|rpc| v1::NodeServiceCapability { r#type: Some(Kind::Rpc(Rpc { r#type: rpc.into() })) });
+        let capabilities =
+            [Type::StageUnstageVolume, Type::GetVolumeStats, Type::ExpandVolume, Type::GetVolumeHealth]
+                .map(|rpc| v1::NodeServiceCapability { r#type: Some(Kind::Rpc(Rpc { r#type: rpc.into() })) });
         Ok(Response::new(v1::NodeGetCapabilitiesResponse { capabilities: capabilities.to_vec() }))
     }
 

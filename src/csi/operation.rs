@@ -57,6 +57,12 @@ struct Running {
     result: watch::Receiver<Shared>,
 }
 
+impl Running {
+    fn busy(&self) -> NoAnswer {
+        NoAnswer::Busy { what: self.what.clone(), age: self.since.elapsed(), phase: self.progress.get() }
+    }
+}
+
 /// The operations that run now, by key. Clones share the table.
 #[derive(Debug, Clone, Default)]
 pub struct Operations {
@@ -101,6 +107,11 @@ impl Operations {
         self.table().values().map(|r| format!("{} ({})", r.what, r.progress.get())).collect()
     }
 
+    /// The operation that holds `key` now, as another one that wants it is told.
+    pub fn holder(&self, key: &str) -> Option<NoAnswer> {
+        self.table().get(key).map(Running::busy)
+    }
+
     /// How many operations run now.
     pub fn len(&self) -> usize {
         self.table().len()
@@ -131,11 +142,7 @@ impl Operations {
             if running.fingerprint == operation.fingerprint {
                 return Ok(running.clone());
             }
-            return Err(NoAnswer::Busy {
-                what: running.what.clone(),
-                age: running.since.elapsed(),
-                phase: running.progress.get(),
-            });
+            return Err(running.busy());
         }
         if self.stopping.is_cancelled() {
             return Err(NoAnswer::Stopping { what: operation.what });

@@ -5,6 +5,8 @@
 
 mod adopt;
 pub mod expand;
+mod failures;
+pub mod health;
 pub mod info;
 pub mod linux;
 pub mod observe;
@@ -17,12 +19,14 @@ mod stage_fs;
 pub mod stats;
 pub mod unpublish;
 pub mod unstage;
+pub mod verdict;
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use failures::Failures;
 use linux::sysfs::BlockDevice;
 use linux::{Host, Purpose, StuckCalls};
 use observe::{Observer, Step, Timer};
@@ -30,12 +34,14 @@ use observe::{Observer, Step, Timer};
 use crate::volume::DiskId;
 
 pub use expand::{ExpandError, ExpandRequest};
+pub use health::{HealthError, HealthRequest, RunningChange};
 pub use info::{IdentityState, NodeIdentity};
 pub use publish::{PublishError, PublishRequest};
 pub use stage::{StageError, StageRequest};
 pub use stats::{StatsError, StatsRequest, Usage};
 pub use unpublish::{UnpublishError, UnpublishRequest};
 pub use unstage::{UnstageError, UnstageRequest};
+pub use verdict::{Problem, Reason, Severity};
 
 /// Where the node finds the kernel's view of the disks.
 #[derive(Debug, Clone)]
@@ -52,13 +58,18 @@ pub struct Node {
     host: Host,
     /// Devices that were unmounted and not yet seen free, so that a retry of an unstage looks at them again.
     lingering: Arc<Mutex<HashMap<DiskId, Vec<BlockDevice>>>>,
+    failures: Failures,
     observer: Arc<dyn Observer>,
 }
 
 impl Node {
     pub fn new(config: &NodeConfig) -> Self {
-        let host = Host::new(&config.sysfs_root, &config.dev_root);
-        Self { host, lingering: Arc::default(), observer: Arc::new(()) }
+        Self {
+            host: Host::new(&config.sysfs_root, &config.dev_root),
+            lingering: Arc::default(),
+            failures: Failures::default(),
+            observer: Arc::new(()),
+        }
     }
 
     /// This node, whose steps are told to `observer`.

@@ -58,6 +58,13 @@ impl Node {
     /// pod would fill. So staging is gone through again; where it holds, that changes nothing, and where it was lost it
     /// is done, because kubelet would not ask for it.
     pub async fn publish(&self, request: PublishRequest, progress: &Progress) -> Result<(), PublishError> {
+        let volume = request.volume.clone();
+        let outcome = self.stage_and_bind(request, progress).await;
+        self.failures.note(&volume, "NodePublishVolume", &outcome);
+        outcome
+    }
+
+    async fn stage_and_bind(&self, request: PublishRequest, progress: &Progress) -> Result<(), PublishError> {
         paths::check("target_path", &request.target_path)?;
         let stage = StageRequest {
             volume: request.volume.clone(),

@@ -102,7 +102,10 @@ fn place(context: &PublishContext) -> Result<(Slot, Gib), StageError> {
 impl Node {
     /// Stages a volume. Where that was done already, it proves that it still holds.
     pub async fn stage(&self, request: StageRequest, progress: &Progress) -> Result<(), StageError> {
-        self.ensure_staged(request, progress).await.map(drop)
+        let volume = request.volume.clone();
+        let outcome = self.ensure_staged(request, progress).await.map(drop);
+        self.failures.note(&volume, "NodeStageVolume", &outcome);
+        outcome
     }
 
     pub(super) async fn ensure_staged(

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::time::Instant;
+
 use super::Node;
 use super::linux::error::HostError;
 use super::linux::mountinfo::{Mounts, as_listed};
@@ -33,16 +35,24 @@ pub enum StatsError {
     NotMounted(PathBuf),
     #[error("the disk mounted at {path} has left this host, so the volume is dead", path = .0.display())]
     Gone(PathBuf),
+    /// Asked before, and not answered yet.
+    #[error("its disk hangs: a call to the kernel for {operation} has not come back for {} s", .since.elapsed().as_secs())]
+    Hung { operation: &'static str, since: Instant },
     #[error(transparent)]
     Host(#[from] HostError),
 }
 
 impl Node {
-    /// Reads statistics. Hangs when the disk does; the caller limits how long it waits and how often it asks.
+    /// Reads statistics. Hangs when the disk does, and the caller limits how long it waits; but once it is known to
+    /// hang, it is not asked again, by whatever path.
     pub async fn stats(&self, request: StatsRequest) -> Result<Usage, StatsError> {
-        let host = self.host.clone();
-        self.host
-            .queries
+        let host = self.acting_for(&request.volume, "NodeGetVolumeStats").host;
+        if let Some(stuck) = host.stuck_of(&request.volume) {
+            let operation = stuck.operation.unwrap_or("this volume");
+            return Err(StatsError::Hung { operation, since: stuck.since });
+        }
+        host.queries
+            .clone()
             .run(move || {
                 let path = as_listed(&request.path);
                 // On a disk that was pulled statfs(2) still succeeds, so that is no sign of life; sysfs is.

@@ -62,6 +62,7 @@ impl Node {
             self.host.wait_until_free(device).await?;
         }
         self.lingering().remove(&volume);
+        self.failures.forget(&volume);
         Ok(())
     }
 

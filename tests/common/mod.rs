@@ -103,9 +103,10 @@ impl TestHost {
     /// A host in the mount namespace of this thread.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for sub in ["sys/block", "dev", "kubelet", "images"] {
+        for sub in ["sys/block", "sys/fs/ext4", "dev", "kubelet", "images"] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
         }
+        symlink("/sys/fs/btrfs", dir.path().join("sys/fs/btrfs")).unwrap();
         Self { state: Arc::new(State { disks: Mutex::default(), dir }) }
     }
 
@@ -141,12 +142,15 @@ impl TestHost {
         let block = self.path("sys/block").join(kernel_name);
         fs::create_dir(&block).unwrap();
         let real = Path::new("/sys/block").join(disk.name());
-        for attribute in ["dev", "size", "diskseq"] {
+        for attribute in ["dev", "size", "diskseq", "ro"] {
             if real.join(attribute).exists() {
                 symlink(real.join(attribute), block.join(attribute)).unwrap();
             }
         }
         symlink(disk.device(), self.path("dev").join(kernel_name)).unwrap();
+        // Leads to nothing until ext4 is mounted.
+        let errors = Path::new("/sys/fs/ext4").join(disk.name());
+        symlink(errors, self.path("sys/fs/ext4").join(kernel_name)).unwrap();
         fs::write(block.join("serial"), serial).unwrap();
     }
 
@@ -163,6 +167,7 @@ impl TestHost {
     pub fn unplug(&self, kernel_name: &str) {
         fs::remove_dir_all(self.path("sys/block").join(kernel_name)).unwrap();
         fs::remove_file(self.path("dev").join(kernel_name)).unwrap();
+        fs::remove_file(self.path("sys/fs/ext4").join(kernel_name)).unwrap();
     }
 
     /// A staging directory as kubelet makes it.
@@ -332,6 +337,19 @@ impl Volume {
     pub async fn stats(&self, node: &Node) -> Result<csi_udisk::node::Usage, csi_udisk::node::StatsError> {
         let request = csi_udisk::node::StatsRequest { volume: self.id.clone(), path: self.target.clone() };
         node.stats(request).await
+    }
+
+    pub async fn health(
+        &self,
+        node: &Node,
+    ) -> Result<Vec<csi_udisk::node::Problem>, csi_udisk::node::HealthError> {
+        let request = csi_udisk::node::HealthRequest {
+            volume: self.id.clone(),
+            staging_path: Some(self.staging.clone()),
+            publish_path: Some(self.target.clone()),
+            running: None,
+        };
+        node.health(request).await
     }
 
     pub async fn expand(&self, node: &Node, required: u64) -> Result<u64, csi_udisk::node::ExpandError> {

@@ -35,7 +35,6 @@ var notAdvertised = map[string]string{
 	"ControllerGetVolumeHealth not supported":                   "GET_VOLUME_HEALTH (controller)",
 	"ControllerListVolumeHealth not supported":                  "LIST_VOLUME_HEALTH",
 	"GroupControllerService not supported":                      "GROUP_CONTROLLER_SERVICE",
-	"NodeGetVolumeHealth not supported":                         "GET_VOLUME_HEALTH (node)",
 	"NodeGetStorageHealth not supported":                        "GET_STORAGE_HEALTH (node)",
 	"Service does not have single node multi writer capability": "SINGLE_NODE_MULTI_WRITER",
 }

@@ -15,7 +15,9 @@ use crate::node::linux::grow::GrowError;
 use crate::node::linux::mount::{PathError, UnmountError};
 use crate::node::linux::replay::ReplayError;
 use crate::node::linux::restamp::RestampError;
-use crate::node::{ExpandError, PublishError, StageError, StatsError, UnpublishError, UnstageError};
+use crate::node::{
+    ExpandError, HealthError, PublishError, StageError, StatsError, UnpublishError, UnstageError,
+};
 use crate::volume::DiskId;
 
 /// An error of a node operation.
@@ -127,7 +129,16 @@ impl NodeError for StatsError {
     fn code(&self) -> Code {
         match self {
             Self::NotMounted(_) => Code::NotFound,
-            Self::Gone(_) | Self::Host(_) => Code::Unavailable,
+            Self::Gone(_) | Self::Hung { .. } | Self::Host(_) => Code::Unavailable,
+        }
+    }
+}
+
+impl NodeError for HealthError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unknown => Code::NotFound,
+            Self::NoThread | Self::Host(_) => Code::Unavailable,
         }
     }
 }
@@ -142,6 +153,11 @@ pub fn unanswered_stats(volume: &DiskId, reason: &NoAnswer) -> Status {
         NoAnswer::Panicked { .. } | NoAnswer::Stopping { .. } => format!("volume {volume}: {reason}"),
     };
     status(Code::Unavailable, text)
+}
+
+/// A look after a volume that gave no answer of its own.
+pub fn unanswered_health(volume: &DiskId, reason: &NoAnswer) -> Status {
+    status(Code::Unavailable, format!("volume {volume}: {reason}"))
 }
 
 fn in_use(error: &UseError) -> Code {

@@ -31,6 +31,7 @@ mod signature;
 pub mod staged;
 pub mod sysfs;
 pub mod usage;
+pub mod vitals;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,13 +47,18 @@ pub use sysfs::Sysfs;
 
 use sysfs::Serials;
 
+use crate::volume::DiskId;
+
 /// Threads for the blocking calls of mutating operations. A host has at most 26 volumes with one operation each.
 const CALLS: usize = 96;
 /// Threads for reading statistics, so that hung file systems cannot keep volumes from being mounted.
 const QUERIES: usize = 48;
+/// Threads for looking after volumes, so that a host whose statistics all hang can still say so.
+const PROBES: usize = 32;
 /// Mounting replays journals and unmounting writes out, which takes its time; a query takes none.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
+pub const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// mkfs of a large disk takes much memory; a few at a time are fast enough.
 const FORMATS: usize = 2;
 
@@ -63,6 +69,7 @@ pub struct Host {
     pub(super) dev_root: PathBuf,
     pub(super) calls: Blocking,
     pub(super) queries: Blocking,
+    pub(super) probes: Blocking,
     running: Calls,
     serials: Serials,
     formats: Arc<Semaphore>,
@@ -79,6 +86,7 @@ impl Host {
             dev_root: dev_root.to_owned(),
             calls,
             queries: Blocking::new(QUERIES, QUERY_LIMIT, running.clone()),
+            probes: Blocking::new(PROBES, PROBE_LIMIT, running.clone()),
             running,
             formats: Arc::new(Semaphore::new(FORMATS)),
         }
@@ -88,7 +96,8 @@ impl Host {
     pub fn for_purpose(&self, purpose: Purpose) -> Self {
         Self {
             calls: self.calls.for_purpose(Some(purpose.clone())),
-            queries: self.queries.for_purpose(Some(purpose)),
+            queries: self.queries.for_purpose(Some(purpose.clone())),
+            probes: self.probes.for_purpose(Some(purpose)),
             ..self.clone()
         }
     }
@@ -96,5 +105,10 @@ impl Host {
     /// The calls to the kernel that have not come back in their time.
     pub fn stuck(&self) -> Vec<StuckCalls> {
         self.running.stuck()
+    }
+
+    /// Those of one volume.
+    pub fn stuck_of(&self, volume: &DiskId) -> Option<StuckCalls> {
+        self.running.stuck_of(volume)
     }
 }

@@ -37,7 +37,13 @@ impl Mount {
 
     /// Whether the whole file system refuses writes, be it so mounted or after an error.
     pub fn fs_read_only(&self) -> bool {
-        has_word(&self.super_options, "ro")
+        // Since Linux 6.15 ext4 does not become read-only after an error, it only behaves so.
+        has_word(&self.super_options, "ro") || has_word(&self.super_options, "emergency_ro")
+    }
+
+    /// Whether the file system says that it has given up; ext4 does since Linux 6.15.
+    pub fn fs_shut_down(&self) -> bool {
+        has_word(&self.super_options, "shutdown")
     }
 }
 

@@ -35,25 +35,38 @@ impl BlockDevice {
     }
 }
 
-/// `block/` below the sysfs root.
+/// `block/` and `fs/` below the sysfs root.
 #[derive(Debug, Clone)]
-pub struct Sysfs(PathBuf);
+pub struct Sysfs {
+    block: PathBuf,
+    fs: PathBuf,
+}
 
 impl Sysfs {
     pub fn new(root: &Path) -> Self {
-        Self(root.join("block"))
+        Self { block: root.join("block"), fs: root.join("fs") }
+    }
+
+    /// Where file systems of a type tell about themselves.
+    pub(super) fn of_file_systems(&self, of_type: &str) -> PathBuf {
+        self.fs.join(of_type)
+    }
+
+    /// Whether the kernel takes no writes for a device. Not known is no.
+    pub(super) fn is_read_only(&self, name: &str) -> bool {
+        self.read(name, "ro").is_ok_and(|word| word.as_deref() == Some("1"))
     }
 
     fn attribute(&self, device: &str, attribute: &str) -> PathBuf {
-        self.0.join(device).join(attribute)
+        self.block.join(device).join(attribute)
     }
 
     /// The names of all block devices.
     pub fn names(&self) -> Result<Vec<String>, HostError> {
-        let entries = fs::read_dir(&self.0).doing("list", &self.0)?;
+        let entries = fs::read_dir(&self.block).doing("list", &self.block)?;
         let mut names = Vec::new();
         for entry in entries {
-            let entry = entry.doing("list", &self.0)?;
+            let entry = entry.doing("list", &self.block)?;
             // The kernel's names are plain ASCII.
             names.extend(entry.file_name().into_string());
         }
@@ -99,7 +112,7 @@ impl Sysfs {
     pub fn has_partition(&self, number: DeviceNumber) -> Result<bool, HostError> {
         let text = number.to_string();
         for name in self.names()? {
-            for entry in read_dir_if_there(&self.0.join(&name))? {
+            for entry in read_dir_if_there(&self.block.join(&name))? {
                 let is_partition = entry.join("partition").exists();
                 if is_partition && read_attribute(&entry.join("dev"))?.as_deref() == Some(text.as_str()) {
                     return Ok(true);
@@ -111,7 +124,7 @@ impl Sysfs {
 
     /// Partitions of a device, and device-mapper or RAID devices built on it.
     pub fn users(&self, name: &str) -> Result<Vec<String>, HostError> {
-        let directory = self.0.join(name);
+        let directory = self.block.join(name);
         let mut users = Vec::new();
         for entry in read_dir_if_there(&directory)? {
             if entry.join("partition").exists() {

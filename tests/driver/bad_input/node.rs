@@ -16,6 +16,7 @@ type Unstage = v1::NodeUnstageVolumeRequest;
 type Unpublish = v1::NodeUnpublishVolumeRequest;
 type Expand = v1::NodeExpandVolumeRequest;
 type Stats = v1::NodeGetVolumeStatsRequest;
+type Health = v1::NodeGetVolumeHealthRequest;
 
 fn long_path() -> String {
     format!("/{}", "directory/".repeat(500))
@@ -157,6 +158,19 @@ const STATS: &[Row<Stats>] = &[
     ("the host's own file system", |r, _| r.volume_path = "/proc".into(), NotFound, "no volume is mounted at"),
 ];
 
+/// A path at which nothing is mounted is an answer, and not an error.
+#[rustfmt::skip]
+const HEALTH: &[Row<Health>] = &[
+    ("no id", |r, _| r.volume_id.clear(), InvalidArgument, "volume_id is required"),
+    ("odd id", |r, _| r.volume_id = "a/b".into(), NotFound, "the id holds '/'"),
+    ("unknown id", |r, _| { r.volume_id = "bs-unknown".into(); r.volume_publish_path.clear() }, NotFound, "it is not known on this host"),
+    ("relative path", |r, _| r.volume_publish_path = "x".into(), Fine, ""),
+    ("long path", |r, _| r.volume_publish_path = long_path(), Fine, ""),
+    ("path with NUL", |r, p| r.staging_target_path = p.path("a\0b"), Fine, ""),
+    ("a link", |r, p| r.staging_target_path = p.path("link"), Fine, ""),
+    ("the host's own file system", |r, _| r.volume_publish_path = "/proc".into(), Fine, ""),
+];
+
 const TEST: &str = "bad_input::node::the_node_refuses_bad_input_and_leaves_nothing";
 
 #[tokio::test]
@@ -202,6 +216,12 @@ async fn the_node_refuses_bad_input_and_leaves_nothing() {
     send!(judge, place, node, node_unpublish_volume, blank.unpublish(), UNPUBLISH);
     send!(judge, place, node, node_expand_volume, staged.grow(20), EXPAND);
     send!(judge, place, node, node_get_volume_stats, staged.stats(), STATS);
+    let health = Health {
+        volume_id: staged.id.clone(),
+        volume_publish_path: staged.target.clone(),
+        staging_target_path: String::new(),
+    };
+    send!(judge, place, node, node_get_volume_health, health.clone(), HEALTH);
     for id in NO_DISKS {
         let (id, shown) = (id(), shown(&id()));
         let nothing =
