@@ -132,7 +132,12 @@ impl TestHost {
 
     /// Makes a disk of an image that is there.
     pub fn disk_of(&self, image: &Path) -> Disk {
-        let disk = Disk { inner: Arc::new(Loop::attach(image)) };
+        self.disk_with_sectors(image, 512)
+    }
+
+    /// The same with sectors of this many bytes.
+    pub fn disk_with_sectors(&self, image: &Path, sector: u32) -> Disk {
+        let disk = Disk { inner: Arc::new(Loop::attach(image, sector)) };
         self.state.disks.lock().unwrap().push(disk.clone());
         disk
     }
@@ -197,8 +202,9 @@ struct Loop {
 }
 
 impl Loop {
-    fn attach(image: &Path) -> Self {
-        let output = run("losetup", &["-f", "--show", &image.display().to_string()]);
+    fn attach(image: &Path, sector: u32) -> Self {
+        let output =
+            run("losetup", &["-f", "--show", "-b", &sector.to_string(), &image.display().to_string()]);
         Self { device: PathBuf::from(output.trim()), image: image.to_owned() }
     }
 }

@@ -152,15 +152,20 @@ const VERSION_2: u32 = 2;
 /// Of the operation in an unmount record.
 const OPERATION_FLAGS: usize = 9;
 const UNMOUNT: u8 = 0x20;
-/// A buffer this large needs one sector of header.
+/// One sector of header is for so much.
 const HEADER_COVERS: u32 = 32 * 1024;
+/// Of the other sectors of a header, as the kernel checks them.
+const CHECKED_OF_MORE: usize = 260;
+const LARGEST: u32 = 256 * 1024;
 
 /// The header of the log's last record, which is the one of an unmount.
 #[derive(Debug)]
 struct LastRecord {
     offset: u64,
+    /// The first sector.
     header: Vec<u8>,
-    data: Vec<u8>,
+    /// What the checksum is made of beside that.
+    rest: Vec<u8>,
 }
 
 impl LastRecord {
@@ -168,32 +173,38 @@ impl LastRecord {
         let Some((start, length)) = fs.log() else {
             return Ok(Err(Unable::Damaged("the place of its log")));
         };
-        let Some(header) = newest(disk, start, length)? else {
+        let Some((place, header)) = newest(disk, start, length)? else {
             return Ok(Err(Unable::Dirty));
         };
-        let (place, header) = header;
-        let hardly = usize::try_from(be32(&header, LENGTH)).unwrap_or(usize::MAX);
-        // One operation, in as little as the log's sectors allow.
-        if be32(&header, OPERATIONS) != 1 || !(SECTOR..=HEADER_COVERS as usize).contains(&hardly) {
+        let size = be32(&header, LENGTH);
+        // One operation, filled up to what the log is written in.
+        if be32(&header, OPERATIONS) != 1 || !(1..=LARGEST).contains(&size) {
             return Ok(Err(Unable::Dirty));
         }
-        let size = be32(&header, BUFFER_SIZE);
+        // The log is a ring.
+        let sector = |index: u32| {
+            let place = (place + u64::from(index) * SECTOR as u64) % length;
+            read(disk, start + place, SECTOR)
+        };
         let headers = if be32(&header, RECORD_VERSION) & VERSION_2 != 0 {
-            u64::from(size.div_ceil(HEADER_COVERS).max(1))
+            be32(&header, BUFFER_SIZE).div_ceil(HEADER_COVERS).max(1)
         } else {
             1
         };
-        let mut data = Vec::with_capacity(hardly);
-        for sector in 0..(hardly.div_ceil(SECTOR) as u64) {
-            // The log is a ring.
-            let at = (place + (headers + sector) * SECTOR as u64) % length;
-            data.extend(read(disk, start + at, SECTOR)?);
-        }
-        data.truncate(hardly);
-        if data[OPERATION_FLAGS] & UNMOUNT == 0 {
+        if sector(headers)?[OPERATION_FLAGS] & UNMOUNT == 0 {
             return Ok(Err(Unable::Dirty));
         }
-        let this = Self { offset: start + place, header, data };
+        let mut rest = Vec::new();
+        for index in 1..size.div_ceil(HEADER_COVERS) {
+            rest.extend_from_slice(&sector(index)?[..CHECKED_OF_MORE]);
+        }
+        let before = rest.len();
+        let size = usize::try_from(size).unwrap_or_default();
+        for index in (headers..).take(size.div_ceil(SECTOR)) {
+            rest.extend(sector(index)?);
+        }
+        rest.truncate(before + size);
+        let this = Self { offset: start + place, header, rest };
         // mkfs writes none.
         if this.has_checksum() && this.checksum(&this.header) != le32(&this.header, RECORD_CHECKSUM) {
             return Ok(Err(Unable::Damaged("the last record of its log")));
@@ -213,7 +224,7 @@ impl LastRecord {
         let register = crc32c::update(!0, &header[..RECORD_CHECKSUM]);
         let register = crc32c::update(register, &[0; 4]);
         let register = crc32c::update(register, &header[RECORD_CHECKSUM + 4..CHECKED]);
-        !crc32c::update(register, &self.data)
+        !crc32c::update(register, &self.rest)
     }
 
     fn with(&self, uuid: FsUuid) -> Write {

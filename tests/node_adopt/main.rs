@@ -1,151 +1,22 @@
 //! Copies of disks: refused as what they are, adopted where that was permitted, and never mounted half-way.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod kills;
+mod source;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 
-use common::{Disk, TestHost, Volume, file_systems, on_a_host, run};
+use common::{Disk, Volume, file_systems, on_a_host, run};
 use csi_udisk::node::linux::mount::unmount_all;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::linux::probe::{Content, FsKind, ReadAt, probe};
+use csi_udisk::node::linux::probe::{FsKind, ReadAt as _};
 use csi_udisk::node::linux::restamp::{self, Unable, Write};
 use csi_udisk::node::plan::ContentRefused;
 use csi_udisk::node::{Node, StageError};
-use csi_udisk::volume::{Adoption, FsType, FsUuid, Gib};
-
-const MIB: u64 = 1 << 20;
-/// The least that mkfs.xfs takes, and room for a copy of btrfs's superblock.
-const SIZE: u64 = 320 * MIB;
-/// Of the source; each copy's slot comes after.
-const SLOT: (&str, &str, &str) = ("vdb", "UCLOUD_DISK_VDB", "vdb");
-
-/// An image that is read and written like a disk.
-struct Image(fs::File);
-
-impl Image {
-    fn open(path: &Path) -> Self {
-        Self(fs::OpenOptions::new().read(true).write(true).open(path).unwrap())
-    }
-
-    fn uuid(&self) -> FsUuid {
-        match probe(self).unwrap() {
-            Content::Fs(found) => found.uuid,
-            other @ (Content::Unrecognised | Content::Unfinished(_) | Content::Other(_)) => {
-                panic!("{other:?}")
-            }
-        }
-    }
-
-    fn write(&self, write: &Write) {
-        self.0.write_all_at(&write.bytes, write.offset).unwrap();
-    }
-}
-
-impl ReadAt for Image {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn size(&self) -> u64 {
-        self.0.metadata().unwrap().len()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    run("cp", &["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]);
-}
-
-/// All files below `path` with their content.
-fn content(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut directories = vec![path.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                directories.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(path).unwrap().to_owned();
-                files.insert(name, fs::read(entry.path()).unwrap());
-            }
-        }
-    }
-    files
-}
-
-/// Enough that directories, extents and attributes have blocks of their own.
-fn fill(path: &Path) {
-    for directory in 0..4 {
-        let directory = path.join(format!("directory {directory}"));
-        fs::create_dir(&directory).unwrap();
-        for file in 0..60u8 {
-            fs::write(directory.join(format!("{file:0>60}")), vec![file; usize::from(file) * 300]).unwrap();
-        }
-    }
-    run("sync", &["-f", path.to_str().unwrap()]);
-}
-
-/// A volume with data, and images of its disk: as an unmount leaves it, and as a power cut does.
-struct Source {
-    volume: Volume,
-    disk: Disk,
-    clean: PathBuf,
-    crashed: PathBuf,
-    before: BTreeMap<PathBuf, Vec<u8>>,
-    after: BTreeMap<PathBuf, Vec<u8>>,
-}
-
-impl Source {
-    async fn make(host: &TestHost, fs: FsType) -> Self {
-        let disk = host.disk("source", SIZE);
-        host.plug(SLOT.0, SLOT.1, &disk);
-        let volume = Volume::fs(host, "bs-source", fs, SLOT.2, Gib::new(0));
-        let node = host.node();
-        volume.stage(&node).await.unwrap();
-        fill(&volume.staging);
-        let before = content(&volume.staging);
-        volume.unstage(&node).await.unwrap();
-        let clean = host.path("images/clean");
-        copy(disk.image(), &clean);
-        volume.stage(&node).await.unwrap();
-        let late = volume.staging.join("late");
-        fs::write(&late, "written before the power went").unwrap();
-        fs::File::open(&late).unwrap().sync_all().unwrap();
-        let after = content(&volume.staging);
-        let crashed = host.path("images/crashed");
-        fs::write(&crashed, disk.bytes()).unwrap();
-        volume.unstage(&node).await.unwrap();
-        Self { volume, disk, clean, crashed, before, after }
-    }
-
-    /// A disk with a copy of an image, in a slot of its own, and its volume.
-    fn copied(&self, host: &TestHost, image: &Path, name: &str, letter: char) -> (Disk, Volume) {
-        let own = host.path("images").join(name);
-        copy(image, &own);
-        let disk = host.disk_of(&own);
-        let slot = format!("vd{letter}");
-        host.plug(&slot, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
-        let mut volume = self.volume.clone();
-        volume.id = csi_udisk::volume::DiskId::parse(&format!("{}-{name}", self.volume.id)).unwrap();
-        volume.staging = host.staging(name);
-        volume.target = host.target(name);
-        volume.context.device = Some(slot);
-        (disk, volume)
-    }
-
-    fn adopted(&self, mut volume: Volume) -> Volume {
-        volume.volume_context.adoption = Adoption::parse(self.volume.id.as_str());
-        volume
-    }
-
-    fn mark(&self) -> FsUuid {
-        FsUuid::of_disk(&self.volume.id)
-    }
-}
+use csi_udisk::volume::{Adoption, FsType, FsUuid};
+use source::{Image, Source, content, copy, judge, size};
 
 /// Stages, which must be refused, and proves that no byte of the disk changed.
 async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
@@ -154,16 +25,6 @@ async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
     assert!(disk.bytes() == before, "the disk was changed although: {error}");
     assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
     error
-}
-
-/// What the judges of each file system say of an image of it.
-fn judge(fs: FsType, image: &Path) {
-    let image = image.to_str().unwrap();
-    match fs {
-        FsType::Ext3 | FsType::Ext4 => run("e2fsck", &["-fn", image]),
-        FsType::Xfs => run("xfs_repair", &["-n", "-f", image]),
-        FsType::Btrfs => run("btrfs", &["check", "--readonly", image]),
-    };
 }
 
 #[test]
@@ -244,7 +105,7 @@ fn copies_of_copies_are_adopted_too() {
             judge(fs, second_disk.image());
 
             let (back_disk, mut back) = source.copied(&host, second_disk.image(), "back", 'e');
-            host.unplug(SLOT.0);
+            host.unplug("vdb");
             back.id = source.volume.id.clone();
             back.volume_context.adoption = Adoption::parse(second.id.as_str());
             back.stage(&node).await.unwrap();
@@ -421,11 +282,55 @@ fn a_change_of_the_mark_that_was_cut_off_anywhere_is_done_again_before_the_mount
     }
 }
 
+/// The shapes that file systems come in, and disks with large sectors.
+#[test]
+fn copies_of_every_shape_are_adopted() {
+    const SHAPES: &[(FsType, u32, &[&str], &[&str])] = &[
+        (FsType::Ext3, 512, &["-q", "-b", "1024"], &[]),
+        (FsType::Ext4, 512, &["-q", "-b", "1024", "-O", "^64bit"], &[]),
+        (FsType::Ext4, 512, &["-q", "-b", "4096", "-O", "inline_data,ea_inode"], &[]),
+        (FsType::Ext4, 512, &["-q", "-O", "metadata_csum_seed,orphan_file,bigalloc"], &[]),
+        (FsType::Ext4, 512, &["-q", "-O", "^metadata_csum,^uninit_bg"], &[]),
+        (FsType::Ext4, 4096, &[], &[]),
+        (FsType::Xfs, 4096, &[], &[]),
+        (FsType::Xfs, 512, &["-q", "-s", "size=4096", "-d", "agcount=3"], &["logbsize=256k"]),
+        (FsType::Xfs, 512, &["-q", "-b", "size=1024", "-l", "version=2,su=64k", "-i", "nrext64=0"], &[]),
+        (FsType::Xfs, 512, &["-q", "-m", "rmapbt=1,reflink=1,finobt=1"], &["logbsize=64k"]),
+        (FsType::Btrfs, 4096, &[], &[]),
+        (FsType::Btrfs, 512, &["-q", "-n", "4096", "-m", "single"], &["compress=zstd"]),
+        (FsType::Btrfs, 512, &["-q", "--mixed"], &[]),
+    ];
+    let here = file_systems();
+    for (fs, sector, mkfs, flags) in SHAPES.iter().filter(|(fs, ..)| here.contains(fs)) {
+        on_a_host(false, |host| async move {
+            let source = Source::made(&host, *fs, *sector, mkfs, flags).await;
+            let node = host.node();
+            for (image, letter, expected) in
+                [(&source.clean, 'c', &source.before), (&source.crashed, 'd', &source.after)]
+            {
+                let (disk, volume) = source.copied(&host, image, &format!("copy-{letter}"), letter);
+                let volume = source.adopted(volume);
+                for _ in 0..2 {
+                    volume.stage(&node).await.unwrap();
+                    assert!(content(&volume.staging) == *expected, "{fs} {mkfs:?}");
+                    volume.unstage(&node).await.unwrap();
+                    assert_eq!(
+                        Image::open(disk.image()).uuid(),
+                        FsUuid::of_disk(&volume.id),
+                        "{fs} {mkfs:?}"
+                    );
+                    judge(*fs, disk.image());
+                }
+            }
+        });
+    }
+}
+
 /// Disks whose change by hand was cut off, or whose kind this driver does not change.
 #[test]
 fn what_cannot_be_changed_is_refused_with_what_to_do() {
     on_a_host(false, |host| async move {
-        let source = host.disk("a", SIZE);
+        let source = host.disk("a", size(FsType::Ext4));
         let from = FsUuid::of_disk(&csi_udisk::volume::DiskId::parse("bs-source").unwrap());
         let to = FsUuid::of_disk(&csi_udisk::volume::DiskId::parse("bs-copy").unwrap());
         let device = source.device().to_str().unwrap();
