@@ -81,8 +81,8 @@ async fn what_is_missing_is_an_invalid_argument() {
     ] {
         assert_eq!(code(node.node_publish_volume(Request::new(broken))).await, Code::InvalidArgument);
     }
-    // An attachment of another driver has no slot.
-    assert_eq!(code(node.node_publish_volume(Request::new(publish))).await, Code::FailedPrecondition);
+    // An attachment of another driver has no slot, so the disks of this host are looked at, and sysfs is missing.
+    assert_eq!(code(node.node_publish_volume(Request::new(publish))).await, Code::Unavailable);
 
     for (volume_id, path) in [(String::new(), path()), (id(), String::new())] {
         let (volume_id, path) = (|| volume_id.clone(), || path.clone());

@@ -38,7 +38,7 @@ impl Group {
             Self::Serving => "Serving",
             Self::Node => "Node (modes node and all)",
             Self::Cloud => "Cloud",
-            Self::Credentials => "Credentials (modes controller and all)",
+            Self::Credentials => "Credentials (modes controller and all, and --node-cloud-lookup)",
             Self::Volumes => "Volumes (modes controller and all)",
             Self::Log => "Log",
             Self::Ignored => "Taken and ignored, for manifests of the plugin that this one replaces",
@@ -121,6 +121,10 @@ flags! { DRIVER:
         "Where the host's sysfs is mounted.";
     DEV_ROOT = "dev-root", Kind::Value("DIR"), Node, ["CSI_UDISK_DEV_ROOT"], Some("/dev"),
         "Where the host's device nodes are.";
+    NODE_CLOUD_LOOKUP = "node-cloud-lookup", Kind::Switch, Node, ["CSI_UDISK_NODE_CLOUD_LOOKUP"], Some("false"),
+        "Ask the cloud for the place of a disk whose attachment does not say it, as those made by the plugin \
+         that this one replaces. It takes the credentials that a controller takes; without it a node asks the \
+         cloud nothing.";
     API_ENDPOINT = "api-endpoint", Kind::Value("URL"), Cloud, ["UCLOUD_API_ENDPOINT", "UCLOUD_API_BASE_URL"],
         Some("http://api.service.ucloud.cn"),
         "The cloud's API. The default is reachable from inside a VPC only and has no TLS; \

@@ -125,6 +125,8 @@ pub struct Node {
     pub registration: Option<Registration>,
     pub sysfs_root: PathBuf,
     pub dev_root: PathBuf,
+    /// Whether the node may ask the cloud where a disk is attached.
+    pub cloud_lookup: bool,
 }
 
 /// How the node makes itself known to kubelet, when no registrar does.
@@ -136,7 +138,7 @@ pub struct Registration {
     pub dir: PathBuf,
 }
 
-/// What only the controller service uses.
+/// What the controller service uses, and a node that may ask the cloud.
 #[derive(Debug)]
 pub struct Cloud {
     pub api_endpoint: Url,
@@ -316,7 +318,9 @@ impl Reader<'_> {
         let region = self.setting(&flags::REGION, value::word);
         let zone = self.setting(&flags::ZONE, value::zone);
         let node = self.node();
-        let cloud = self.cloud(mode.unwrap_or(Mode::All));
+        let asks_cloud =
+            mode.is_none_or(Mode::has_controller) || node.as_ref().is_some_and(|node| node.cloud_lookup);
+        let cloud = self.cloud(asks_cloud);
         let log = self.log();
         let ignored = std::mem::take(&mut self.arguments.ignored);
         let config = (|| {
@@ -367,6 +371,7 @@ impl Reader<'_> {
         let registration_dir = self.read(&flags::PLUGIN_REGISTRATION_PATH, value::directory);
         let sysfs_root = self.read(&flags::SYSFS_ROOT, value::directory);
         let dev_root = self.read(&flags::DEV_ROOT, value::directory);
+        let cloud_lookup = self.read(&flags::NODE_CLOUD_LOOKUP, value::switch);
         Some(Node {
             node_id,
             machine_type,
@@ -378,10 +383,11 @@ impl Reader<'_> {
                 .map(|(endpoint, dir)| Registration { endpoint, dir }),
             sysfs_root: sysfs_root?,
             dev_root: dev_root?,
+            cloud_lookup: cloud_lookup?,
         })
     }
 
-    fn cloud(&mut self, mode: Mode) -> Option<Cloud> {
+    fn cloud(&mut self, asks_cloud: bool) -> Option<Cloud> {
         // The server itself gives up after 60 s; a longer wait only helps through slow proxies.
         let request_time =
             |text: &str| value::duration(text, Duration::from_secs(1), Duration::from_secs(120));
@@ -390,7 +396,7 @@ impl Reader<'_> {
         let api_timeout = self.read(&flags::API_TIMEOUT, request_time);
         let project_id = self.read(&flags::PROJECT_ID, value::word);
         let vpc_id = self.read(&flags::VPC_ID, value::word);
-        let credentials = self.credentials(mode);
+        let credentials = self.credentials(asks_cloud);
         let multi_attach = self.read(&flags::MULTI_ATTACH, value::multi_attach);
         let cross_pod_attach = self.read(&flags::CROSS_POD_ATTACH, value::switch);
         let create_settle = self.read(&flags::CREATE_SETTLE, settle_time);
@@ -409,12 +415,12 @@ impl Reader<'_> {
         })
     }
 
-    fn credentials(&mut self, mode: Mode) -> Option<Credentials> {
+    fn credentials(&mut self, asks_cloud: bool) -> Option<Credentials> {
         let directory = self.read(&flags::CREDENTIALS_DIR, value::directory);
         let role = self.read(&flags::STS_ROLE, value::word);
         let role_v2 = self.read(&flags::STS_ROLE_V2, value::word);
         // A node with an old ConfigMap has keys in its environment; it must not even hold them.
-        let pairs = if mode.has_controller() { &flags::KEY_VARIABLES[..] } else { &[] };
+        let pairs = if asks_cloud { &flags::KEY_VARIABLES[..] } else { &[] };
         for &(public_name, private_name) in pairs {
             match (self.secret(public_name), self.secret(private_name)) {
                 (None, None) => {}

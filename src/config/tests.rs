@@ -41,6 +41,7 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(config.node.kubelet_dir, PathBuf::from("/var/lib/kubelet"));
     assert_eq!(config.node.sysfs_root, PathBuf::from("/sys"));
     assert_eq!(config.node.dev_root, PathBuf::from("/dev"));
+    assert!(!config.node.cloud_lookup);
     assert_eq!(config.cloud.api_endpoint.as_str(), "http://api.service.ucloud.cn/");
     assert_eq!(config.cloud.api_timeout, Duration::from_secs(30));
     assert_eq!(config.cloud.create_settle, Duration::from_secs(60));
@@ -176,6 +177,14 @@ fn values_in_every_spelling() {
             "sts A ServiceRoleForUK8S",
         ),
         ("--mode node --credentials-dir /k", "UCLOUD_PUBLIC_KEY=e", keys, "dir /k"),
+        (
+            "--mode node --node-cloud-lookup=false",
+            "UCLOUD_PUBLIC_KEY=e UCLOUD_PRIVATE_KEY=f",
+            keys,
+            "sts Uk8sServiceCharacter ServiceRoleForUK8S",
+        ),
+        ("--mode node --node-cloud-lookup", "UCLOUD_PUBLIC_KEY=e UCLOUD_PRIVATE_KEY=f", keys, "keys e f"),
+        ("--mode node", "CSI_UDISK_NODE_CLOUD_LOOKUP=true", |c| c.node.cloud_lookup.to_string(), "true"),
         // log
         ("--v=0", "", filter, "warn,csi_udisk=warn"),
         ("-v=3", "", filter, "warn,csi_udisk=info"),
@@ -249,6 +258,8 @@ fn faults_name_the_flag_its_variables_and_what_is_allowed() {
         ("--region a,b", "", &["--region", "letters"]),
         ("--node-id uhost/1", "", &["--node-id", "uhost-abc123"]),
         ("--cross-pod-attach=maybe", "", &["--cross-pod-attach", "true, false"]),
+        ("--node-cloud-lookup=maybe", "", &["--node-cloud-lookup", "true, false"]),
+        ("--mode node --node-cloud-lookup", "UCLOUD_PUBLIC_KEY=a", &["UCLOUD_PRIVATE_KEY", "both or none"]),
         ("--multi-attach=maybe", "", &["--multi-attach", "no, yes, omit"]),
         ("--log-format=xml", "", &["--log-format", "json, text"]),
         ("--v=loud", "", &["--v (CSI_UDISK_V)", "0 to 10"]),

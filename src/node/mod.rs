@@ -9,6 +9,7 @@ mod failures;
 pub mod health;
 pub mod info;
 pub mod linux;
+pub mod lookup;
 pub mod observe;
 pub mod paths;
 pub mod plan;
@@ -17,6 +18,7 @@ pub mod publish;
 pub mod stage;
 mod stage_fs;
 pub mod stats;
+pub mod unplaced;
 pub mod unpublish;
 pub mod unstage;
 pub mod verdict;
@@ -29,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use failures::Failures;
 use linux::sysfs::BlockDevice;
 use linux::{Host, Purpose, StuckCalls};
+use lookup::Lookup;
 use observe::{Observer, Step, Timer};
 
 use crate::volume::DiskId;
@@ -56,6 +59,8 @@ pub struct NodeConfig {
 #[derive(Debug, Clone)]
 pub struct Node {
     host: Host,
+    /// The cloud, if this node may ask it.
+    lookup: Option<Arc<dyn Lookup>>,
     /// Devices that were unmounted and not yet seen free, so that a retry of an unstage looks at them again.
     lingering: Arc<Mutex<HashMap<DiskId, Vec<BlockDevice>>>>,
     failures: Failures,
@@ -66,10 +71,16 @@ impl Node {
     pub fn new(config: &NodeConfig) -> Self {
         Self {
             host: Host::new(&config.sysfs_root, &config.dev_root),
+            lookup: None,
             lingering: Arc::default(),
             failures: Failures::default(),
             observer: Arc::new(()),
         }
+    }
+
+    /// Lets the node ask the cloud for the place of a disk whose attachment does not say it.
+    pub fn asking(self, lookup: Arc<dyn Lookup>) -> Self {
+        Self { lookup: Some(lookup), ..self }
     }
 
     /// This node, whose steps are told to `observer`.

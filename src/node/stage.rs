@@ -18,9 +18,11 @@ use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::options::OptionError;
 use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
+use super::lookup::LookupError;
 use super::observe::Step;
 use super::paths::{self, PathRefused};
 use super::plan::{self, ContentRefused};
+use super::unplaced::{Located, LocatedBy, Unplaced};
 use crate::progress::Progress;
 use crate::volume::slot::SlotError;
 use crate::volume::{Access, Capability, DiskId, Gib, PublishContext, Slot, VolumeContext};
@@ -42,11 +44,10 @@ pub enum StageError {
     Path(#[from] PathRefused),
     #[error(transparent)]
     Options(#[from] OptionError),
-    #[error(
-        "publish_context has no {key:?}, so the disk's place on this host is unknown; the attachment was made by another driver: \
-         delete the pod and let it be scheduled again, which attaches the disk anew"
-    )]
-    NoPlace { key: &'static str },
+    #[error(transparent)]
+    Unplaced(#[from] Unplaced),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     #[error("publish_context key {:?}: {reason}", PublishContext::DEVICE)]
     Slot { reason: SlotError },
     #[error(transparent)]
@@ -93,10 +94,22 @@ pub(super) struct Staged {
 }
 
 /// Where the controller says that the disk is.
-fn place(context: &PublishContext) -> Result<(Slot, Gib), StageError> {
-    let device = context.device.as_deref().ok_or(StageError::NoPlace { key: PublishContext::DEVICE })?;
-    let size = context.size.ok_or(StageError::NoPlace { key: PublishContext::SIZE })?;
-    Ok((Slot::parse(device).map_err(|reason| StageError::Slot { reason })?, size))
+enum Place {
+    Slot(Slot, Gib),
+    /// It does not say it: another driver's attachment. This driver's carry both keys.
+    Unknown {
+        missing: &'static str,
+    },
+}
+
+fn place(context: &PublishContext) -> Result<Place, StageError> {
+    let Some(device) = context.device.as_deref() else {
+        return Ok(Place::Unknown { missing: PublishContext::DEVICE });
+    };
+    let Some(size) = context.size else {
+        return Ok(Place::Unknown { missing: PublishContext::SIZE });
+    };
+    Ok(Place::Slot(Slot::parse(device).map_err(|reason| StageError::Slot { reason })?, size))
 }
 
 impl Node {
@@ -114,18 +127,24 @@ impl Node {
         progress: &Progress,
     ) -> Result<Staged, StageError> {
         paths::check("staging_target_path", &request.staging_path)?;
-        let (slot, size) = place(&request.context)?;
+        let place = place(&request.context)?;
         // Refused before the disk is waited for, let alone formatted.
         if let Access::Mount(access) = &request.capability.access {
             plan::read_only(&request.capability, access)?;
         }
-        progress.set(format!("waiting for the disk in slot {slot} to show up"));
         let waiting = self.time(Step::DeviceWait, "");
-        let device = Arc::new(self.host.locate(&slot, size).await?);
+        let located = match place {
+            Place::Slot(slot, size) => {
+                progress.set(format!("waiting for the disk in slot {slot} to show up"));
+                let device = Arc::new(self.host.locate(&slot, size).await?);
+                Located { device, by: LocatedBy::Slot }
+            }
+            Place::Unknown { missing } => self.locate_unplaced(&request, missing, progress).await?,
+        };
         drop(waiting);
         match request.capability.access.clone() {
-            Access::Block => self.stage_block(request, device).await,
-            Access::Mount(access) => self.stage_fs(request, access, device, progress).await,
+            Access::Block => self.stage_block(request, located.device).await,
+            Access::Mount(access) => self.stage_fs(request, access, located, progress).await,
         }
     }
 

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::linux::blank::BlankDevice;
-use super::linux::device::OpenDevice;
+use super::linux::device::{OpenDevice, UseError};
 use super::linux::error::HostError;
 use super::linux::fsck;
 use super::linux::grow::grow_mounted;
@@ -19,6 +19,7 @@ use super::linux::staged::Backing;
 use super::observe::Step;
 use super::plan::{self, Plan};
 use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted};
+use super::unplaced::{Located, LocatedBy};
 use crate::progress::Progress;
 use crate::volume::{BlankSectors, FsType, FsUuid, Mark, MountAccess};
 
@@ -27,7 +28,7 @@ impl Node {
         &self,
         request: StageRequest,
         access: MountAccess,
-        device: Arc<OpenDevice>,
+        Located { device, by }: Located,
         progress: &Progress,
     ) -> Result<Staged, StageError> {
         let read_only = plan::read_only(&request.capability, &access)?;
@@ -45,7 +46,7 @@ impl Node {
         let mut may_grow = !read_only;
         match at {
             At::Free => {
-                let found = self.prepare(&request, access.fs, read_only, &device, progress).await?;
+                let found = self.prepare(&request, access.fs, read_only, &device, by, progress).await?;
                 progress.set(format!("mounting {} of {}", found.kind, device.path().display()));
                 self.mount(&request, &access, read_only, &device, found).await?;
             }
@@ -77,6 +78,7 @@ impl Node {
         wanted: FsType,
         read_only: bool,
         device: &Arc<OpenDevice>,
+        by: LocatedBy,
         progress: &Progress,
     ) -> Result<FoundFs, StageError> {
         let path = device.path().display();
@@ -85,6 +87,11 @@ impl Node {
         self.host.hold(device).await?;
         progress.set(format!("reading {path}"));
         let content = self.look(device).await?;
+        if let LocatedBy::Content(uuid) = by
+            && !matches!(&content, Content::Fs(found) if found.uuid == uuid)
+        {
+            return Err(UseError::Exchanged(device.path().to_owned()).into());
+        }
         let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
         let adoption = &request.volume_context.adoption;
         let planned = plan::plan(volume, wanted, read_only, content, device.size(), adoption);

@@ -1,7 +1,9 @@
 //! Puts the parts together and runs them: the driver as a library function.
 
+mod access;
 mod background;
 mod controller;
+mod lookup;
 mod node;
 mod place;
 mod registered;
@@ -87,7 +89,7 @@ pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Resu
         )?);
     }
     if config.mode.has_node() {
-        routes.add_service(node::start(&config, &operations, &readiness, &background, &metrics, ask, &stop));
+        routes.add_service(node::start(&config, &operations, &readiness, &background, &metrics, ask, &stop)?);
     }
 
     let served = server::serve(socket, routes.routes(), operations, metrics, stop, STOP_WITHIN).await;

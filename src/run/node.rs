@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::count;
+use super::lookup::CloudLookup;
 use super::{place, registration};
 use crate::config::Config;
 use crate::csi::node::NodeService;
@@ -17,7 +18,7 @@ use crate::node::linux::mountinfo::Mounts;
 use crate::node::{IdentityState, Node, NodeConfig, propagation};
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::{self, Metrics};
-use crate::ucloud::Instance;
+use crate::ucloud::{BuildError, Instance};
 
 /// Makes the Node service. It serves at once, for volumes can be unmounted on a host that nobody knows yet; only
 /// NodeGetInfo waits until `ask` has told who the node is.
@@ -29,7 +30,7 @@ pub(super) fn start<A, F>(
     metrics: &Metrics,
     ask: A,
     stop: &CancellationToken,
-) -> NodeServer<NodeService>
+) -> Result<NodeServer<NodeService>, BuildError>
 where
     A: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Result<Instance, String>> + Send + 'static,
@@ -62,15 +63,20 @@ where
         let _ = tokio::task::spawn_blocking(move || check_propagation(&kubelet_dir)).await;
     });
 
-    let node = Node::new(&NodeConfig {
+    let mut node = Node::new(&NodeConfig {
         sysfs_root: config.node.sysfs_root.clone(),
         dev_root: config.node.dev_root.clone(),
     })
     .observed_by(Arc::new(metrics.clone()));
+    if config.node.cloud_lookup {
+        let observer = Arc::new(metrics.clone());
+        node = node.asking(Arc::new(CloudLookup::start(config, identity.clone(), background, observer)?));
+    }
     let of = node.clone();
     metrics
         .gauge(&metrics::STUCK_CALLS, move || count(of.stuck_calls().iter().map(|calls| calls.count).sum()));
-    NodeServer::new(NodeService::new(node, operations.clone(), identity, config.node.max_volumes))
+    let service = NodeService::new(node, operations.clone(), identity, config.node.max_volumes);
+    Ok(NodeServer::new(service))
 }
 
 /// Only a warning: the driver cannot tell whether it runs in a container.

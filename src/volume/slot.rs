@@ -42,6 +42,9 @@ impl Slot {
 /// What the serials of all the cloud's disks start with.
 pub const SERIAL_PREFIX: &str = "UCLOUD_DISK_";
 
+/// The serial of the disk that a host runs from.
+pub const SYSTEM_SERIAL: &str = "UCLOUD_DISK_VDA";
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -6,6 +6,7 @@
 mod bad_input;
 mod calls;
 mod csi;
+mod legacy;
 mod life;
 mod list;
 mod secrets;

@@ -15,6 +15,8 @@ use crate::node::linux::grow::GrowError;
 use crate::node::linux::mount::{PathError, UnmountError};
 use crate::node::linux::replay::ReplayError;
 use crate::node::linux::restamp::RestampError;
+use crate::node::lookup::LookupError;
+use crate::node::unplaced::UnplacedReason;
 use crate::node::{
     ExpandError, HealthError, PublishError, StageError, StatsError, UnpublishError, UnstageError,
 };
@@ -35,8 +37,14 @@ impl NodeError for StageError {
         match self {
             Self::Path(_) | Self::Options(_) => Code::InvalidArgument,
             Self::Incompatible { .. } => Code::AlreadyExists,
-            Self::NoPlace { .. }
-            | Self::Slot { .. }
+            Self::Unplaced(error) => match &error.reason {
+                UnplacedReason::Silent { .. } => Code::Unavailable,
+                UnplacedReason::Block | UnplacedReason::None { .. } | UnplacedReason::Several { .. } => {
+                    Code::FailedPrecondition
+                }
+            },
+            Self::Lookup(error) => lookup(error),
+            Self::Slot { .. }
             | Self::Occupied { .. }
             | Self::Content { .. }
             | Self::NotBlank { .. }
@@ -158,6 +166,19 @@ pub fn unanswered_stats(volume: &DiskId, reason: &NoAnswer) -> Status {
 /// A look after a volume that gave no answer of its own.
 pub fn unanswered_health(volume: &DiskId, reason: &NoAnswer) -> Status {
     status(Code::Unavailable, format!("volume {volume}: {reason}"))
+}
+
+fn lookup(error: &LookupError) -> Code {
+    match error {
+        LookupError::NoAnswer { .. } | LookupError::Unsettled { .. } | LookupError::NoSlot { .. } => {
+            Code::Unavailable
+        }
+        LookupError::Unknown(_) => Code::NotFound,
+        LookupError::System(_)
+        | LookupError::Elsewhere { .. }
+        | LookupError::Detached { .. }
+        | LookupError::Slot { .. } => Code::FailedPrecondition,
+    }
 }
 
 fn in_use(error: &UseError) -> Code {

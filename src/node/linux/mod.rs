@@ -7,6 +7,7 @@ mod backup;
 pub mod blank;
 pub mod blocking;
 pub mod calls;
+pub mod candidates;
 mod crc32c;
 mod detached;
 pub mod device;
@@ -45,6 +46,7 @@ pub use device_number::DeviceNumber;
 pub use error::HostError;
 pub use sysfs::Sysfs;
 
+use candidates::Turns;
 use sysfs::Serials;
 
 use crate::volume::DiskId;
@@ -72,6 +74,7 @@ pub struct Host {
     pub(super) probes: Blocking,
     running: Calls,
     serials: Serials,
+    turns: Turns,
     formats: Arc<Semaphore>,
 }
 
@@ -88,6 +91,7 @@ impl Host {
             queries: Blocking::new(QUERIES, QUERY_LIMIT, running.clone()),
             probes: Blocking::new(PROBES, PROBE_LIMIT, running.clone()),
             running,
+            turns: Turns::default(),
             formats: Arc::new(Semaphore::new(FORMATS)),
         }
     }

@@ -16,8 +16,6 @@ use crate::volume::{DiskId, Mark};
 
 /// After the last unmount the kernel needs moments, unless something else holds the device.
 const LIMIT: Duration = Duration::from_secs(20);
-/// For reading a superblock.
-const READ_LIMIT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -51,12 +49,9 @@ impl Host {
             if !matches!(&serial, Serial::Text(text) if text.starts_with(SERIAL_PREFIX)) {
                 continue;
             }
-            let (this, volume) = (self.clone(), volume.clone());
+            let (this, volume, device) = (self.clone(), volume.clone(), name.clone());
             reads.spawn(async move {
-                let calls = this.calls.clone();
-                let read =
-                    tokio::spawn(async move { calls.run(move || this.if_marked(&name, &volume)).await });
-                tokio::time::timeout(READ_LIMIT, read).await.ok()?.ok()?
+                this.peek(&name, move |host| host.if_marked(&device, &volume)).await.flatten()
             });
         }
         Ok(reads.join_all().await.into_iter().flatten().collect())
