@@ -26,9 +26,9 @@ const SIZE: u64 = 512 * MIB;
 const VOLUMES: usize = 4;
 const HOSTS: usize = 2;
 const SLOTS: [&str; 3] = ["vdb", "vdc", "vdd"];
-const STEPS: usize = 40;
+const STEPS: usize = 60;
 /// In every run of the tests; a long run is asked for by the variable.
-const SHORT: u64 = 24;
+const SHORT: u64 = 16;
 
 #[allow(clippy::disallowed_methods, reason = "the settings of this test")]
 fn setting(name: &str, default: u64) -> u64 {
@@ -72,6 +72,8 @@ struct Tally {
     verified: u64,
     restarts: u64,
     unknowable: u64,
+    /// Stagings that met the disk of another volume, or a copy of one, with a file system of the wanted kind.
+    mistakable: u64,
 }
 
 impl Tally {
@@ -83,6 +85,7 @@ impl Tally {
         self.verified += history.verified;
         self.restarts += history.restarts;
         self.unknowable += history.unknowable;
+        self.mistakable += history.mistakable;
     }
 }
 
@@ -125,6 +128,7 @@ struct History {
     verified: u64,
     restarts: u64,
     unknowable: u64,
+    mistakable: u64,
 }
 
 impl Drop for History {
@@ -146,10 +150,13 @@ impl History {
         let none: Option<&str> = None;
         let options = Some("size=2g");
         mount(none, &first.path("images"), Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        // Disks with one file system are the easiest to mistake for each other.
+        let all_alike = rng.u32(..3) > 0;
+        let common_fs = here[rng.usize(..here.len())];
         let volumes = (0..VOLUMES)
             .map(|number| Truth {
                 disk: first.disk(&format!("disk-{number}"), SIZE),
-                fs: here[rng.usize(..here.len())],
+                fs: if all_alike { common_fs } else { here[rng.usize(..here.len())] },
                 id: Volume::fs(&first, &format!("bs-{number}"), FsType::Ext4, "vdb", Gib::new(0))
                     .id
                     .to_string(),
@@ -184,6 +191,7 @@ impl History {
             verified: 0,
             restarts: 0,
             unknowable: 0,
+            mistakable: 0,
         }
     }
 
@@ -262,7 +270,7 @@ impl History {
     /// After a restart of the host, for example.
     fn rename(&mut self) {
         let host = self.rng.usize(..HOSTS);
-        for slot in 0..SLOTS.len() {
+        for (slot, letter) in SLOTS.into_iter().enumerate() {
             let Some((name, volume)) = self.hosts[host].slots[slot].clone() else { continue };
             if self.volumes[volume].staged.is_some() {
                 continue;
@@ -273,7 +281,7 @@ impl History {
             place.host.unplug(&name);
             place.host.plug(
                 &new,
-                &format!("UCLOUD_DISK_{}", SLOTS[slot].to_uppercase()),
+                &format!("UCLOUD_DISK_{}", letter.to_uppercase()),
                 &self.volumes[volume].disk,
             );
             place.slots[slot] = Some((new, volume));
@@ -287,7 +295,7 @@ impl History {
             return;
         }
         let newest = truth.contexts.len() - 1;
-        let chosen = if self.rng.u32(..4) == 0 { self.rng.usize(..=newest) } else { newest };
+        let chosen = if self.rng.bool() { self.rng.usize(..=newest) } else { newest };
         let (host, context) = truth.contexts[chosen].clone();
         if truth.staged.is_some_and(|(other, _)| other != host) {
             // Kubernetes does not stage on a second host before the first is done.
@@ -315,6 +323,10 @@ impl History {
             _ => {}
         }
         self.say(format!("stage {number} on host {host} by {}, which holds {inside:?}", SLOTS[slot]));
+        let truth = &self.volumes[number];
+        let alike = |other: usize| self.volumes[other].fs == truth.fs && self.volumes[other].files.is_some();
+        let met = inside.is_some_and(|other| other != number && alike(other));
+        self.mistakable += u64::from(truth.staged.is_none() && (met || truth.overwritten));
         let before: Vec<Option<u64>> = (0..VOLUMES).map(|other| self.fingerprint(other)).collect();
         match volume.stage(&self.hosts[host].node).await {
             Ok(()) => self.check_staged(number, host, inside, &volume).await,
