@@ -15,6 +15,7 @@ pub mod paths;
 pub mod plan;
 pub mod propagation;
 pub mod publish;
+mod publish_block;
 pub mod stage;
 mod stage_fs;
 pub mod stats;

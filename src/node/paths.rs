@@ -57,6 +57,14 @@ pub fn block_file(staging_path: &Path, volume: &DiskId) -> PathBuf {
     staging_path.join(volume.as_str())
 }
 
+/// Whose device is bound to `path`, if that is such a file: they are named after UDisk ids, which all begin alike.
+/// Nothing else that kubelet names does.
+pub fn staged_volume(path: &Path) -> Option<DiskId> {
+    let name = path.file_name()?.to_str()?;
+    let is_id = name.starts_with("bs-") || name.starts_with("bsm-");
+    is_id.then(|| DiskId::parse(name).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +79,14 @@ mod tests {
         assert_eq!(refused("/a\0b"), r#"target_path is "/a\0b"; it must not hold control characters"#);
         assert!(refused(&"/x".repeat(2048)).contains("4096 bytes, longer than the 4095"));
         assert!(refused(&format!("/{}", "x".repeat(256))).contains("256 bytes, longer than the 255"));
+    }
+
+    #[test]
+    fn the_file_of_a_raw_block_volume_tells_whose_it_is() {
+        let id = DiskId::parse("bsm-abc").unwrap();
+        assert_eq!(staged_volume(&block_file(Path::new("/staging"), &id)), Some(id));
+        for other in ["/publish/pvc-1/4d0b7e4a-3f0c-4c0e-9d9c-2f8e5a5f8a01", "/x/globalmount", "/"] {
+            assert_eq!(staged_volume(Path::new(other)), None);
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! Publish: the staged volume, bound to the pod's path.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
 use super::Node;
 use super::linux::Host;
+use super::linux::device::Mismatch;
 use super::linux::error::HostError;
 use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::paths::{self, PathRefused};
+use super::publish_block::{self, how, list};
 use super::stage::{StageError, StageRequest, Staged};
 use crate::progress::Progress;
 use crate::volume::{AccessMode, Capability, DiskId, PublishContext, VolumeContext};
@@ -37,8 +39,24 @@ pub enum PublishError {
     Stage(#[from] StageError),
     #[error("{path} has {what} mounted on it, which is not this volume; unmount it", path = .path.display())]
     Occupied { path: PathBuf, what: String },
-    #[error("the volume is published at {path} already, read-only and not writable; unpublish it first", path = .0.display())]
-    Incompatible(PathBuf),
+    #[error(
+        "the volume is published at {path} already, {} and not {}; unpublish it there first",
+        how(!*.wanted_read_only), how(*.wanted_read_only), path = .path.display()
+    )]
+    Incompatible { path: PathBuf, wanted_read_only: bool },
+    #[error(
+        "the raw block volume cannot be published {} while it is published {} at {}: a disk refuses writes as a whole or not \
+         at all. Unpublish it there first", how(*.read_only), how(!*.read_only), list(.elsewhere)
+    )]
+    OtherwiseElsewhere { read_only: bool, elsewhere: Vec<PathBuf> },
+    #[error(
+        "the disk {0} refuses writes, so the volume cannot be published writable; look at the disk in the cloud's console"
+    )]
+    WriteProtected(String),
+    #[error("the disk that is wanted at {path} has left this host", path = .0.display())]
+    Gone(PathBuf),
+    #[error("the disk is not what it was a moment ago: {0}")]
+    Device(Mismatch),
     #[error(transparent)]
     Mount(HostError),
     #[error("what appeared on {path} is not the staged volume; it was unmounted again", path = .0.display())]
@@ -73,6 +91,9 @@ impl Node {
             context: request.context.clone(),
             volume_context: request.volume_context.clone(),
         };
+        // What is dead at the target would keep the disk, if that is back, from being staged.
+        let (host, target) = (self.host.clone(), as_listed(&request.target_path));
+        self.host.calls.run(move || take_away_the_dead(&host, &target)).await?;
         let staged = self.ensure_staged(stage, progress).await?;
         progress.set(format!("binding to {}", request.target_path.display()));
         let host = self.host.clone();
@@ -80,21 +101,38 @@ impl Node {
     }
 }
 
+/// By the pod's wish, or because the volume is never anything else.
+fn is_read_only(request: &PublishRequest) -> bool {
+    request.read_only || request.capability.mode == AccessMode::SingleNodeReaderOnly
+}
+
+fn take_away_the_dead(host: &Host, target: &Path) -> Result<(), PublishError> {
+    if let PathState::Dead(mount) = host.state_at(&Mounts::read()?, target)? {
+        warn!(path = %target.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
+        mount::unmount_all(target)?;
+    }
+    Ok(())
+}
+
 fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), PublishError> {
-    let read_only = request.read_only || request.capability.mode == AccessMode::SingleNodeReaderOnly;
+    let read_only = is_read_only(request);
     // A mount that was read-only from its beginning needs nothing more.
     let restrict = read_only && !staged.read_only;
     let target = as_listed(&request.target_path);
     let occupied = |what| Err(PublishError::Occupied { path: target.clone(), what });
     match host.state_at(&Mounts::read()?, &target)? {
         PathState::Live { mount, backing, .. } if backing == staged.backing => {
-            if mount.read_only() && !read_only && !staged.read_only {
-                return Err(PublishError::Incompatible(target));
-            }
-            if !restrict || mount.read_only() {
+            let is_read_only = match backing {
+                Backing::Block(number) => publish_block::is_read_only(host, number, &target)?,
+                Backing::Fs(_) | Backing::Lost | Backing::NoDevice => mount.read_only() || staged.read_only,
+            };
+            if is_read_only == (read_only || staged.read_only) {
                 return Ok(());
             }
-            // What an older kernel leaves of a read-only publish that was cut off.
+            // On an older kernel this may be what is left of a read-only publish that was cut off.
+            if is_read_only || mount::binds_read_only_at_once() {
+                return Err(PublishError::Incompatible { path: target, wanted_read_only: read_only });
+            }
             mount::unmount_all(&target)?;
         }
         PathState::Live { mount, device, .. } => {
@@ -103,11 +141,11 @@ fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), Pu
         PathState::Foreign(mount) => {
             return occupied(format!("{} {}", mount.fs_type, mount.source.display()));
         }
-        PathState::Dead(mount) => {
-            warn!(path = %target.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
-            mount::unmount_all(&target)?;
-        }
+        PathState::Dead(_) => take_away_the_dead(host, &target)?,
         PathState::Unmounted => {}
+    }
+    if let Backing::Block(number) = staged.backing {
+        publish_block::prepare(host, number, &staged.source, &target, read_only)?;
     }
     match staged.backing {
         Backing::Block(_) => mount::make_file(&request.target_path)?,

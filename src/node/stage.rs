@@ -163,6 +163,7 @@ impl Node {
                     At::Volume(mount) => mount,
                     At::Free => {
                         device.prove_unused()?;
+                        prove_not_shown(&host, &device)?;
                         mount::make_file(&file)?;
                         device.prove_unchanged()?;
                         mount::bind(device.path(), &file).map_err(StageError::Mount)?;
@@ -202,6 +203,23 @@ pub(super) fn make_free(host: &Host, path: &Path, wanted: Backing) -> Result<At,
             Ok(At::Free)
         }
     }
+}
+
+/// Proves that nothing on this host shows the device: no other staging path, no other volume and no pod that was left
+/// behind, whose raw block device would be this one. No use of a raw device claims it, so the list of mounts has to tell.
+pub(super) fn prove_not_shown(host: &Host, device: &OpenDevice) -> Result<(), StageError> {
+    let shown = host.others_of(&Mounts::read()?, device.number(), &[]);
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let users: Vec<String> = shown
+        .iter()
+        .map(|path| match paths::staged_volume(path) {
+            Some(volume) => format!("staged at {} as volume {volume}", path.display()),
+            None => format!("mounted on {}", path.display()),
+        })
+        .collect();
+    Err(UseError::InUse { path: device.path().to_owned(), users: users.join(", ") }.into())
 }
 
 /// Proves that what was just mounted on `path` is what was meant, or takes it away again.

@@ -18,7 +18,7 @@ use super::linux::probe::{Content, FoundFs, FsKind, probe};
 use super::linux::staged::Backing;
 use super::observe::Step;
 use super::plan::{self, Plan};
-use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted};
+use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted, prove_not_shown};
 use super::unplaced::{Located, LocatedBy};
 use crate::progress::Progress;
 use crate::volume::{BlankSectors, FsType, FsUuid, Mark, MountAccess};
@@ -34,9 +34,11 @@ impl Node {
         let read_only = plan::read_only(&request.capability, &access)?;
         let backing = Backing::Fs(device.number());
         let (host, staging_path) = (self.host.clone(), request.staging_path.clone());
+        let shown = Arc::clone(&device);
         let free = move || {
             let at = make_free(&host, &as_listed(&staging_path), backing)?;
             if at == At::Free {
+                prove_not_shown(&host, &shown)?;
                 // Before the disk is written to: where nothing can be mounted, nothing is formatted.
                 mount::is_directory(&staging_path)?;
             }

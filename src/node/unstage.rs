@@ -13,6 +13,7 @@ use super::linux::mountinfo::{Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::linux::sysfs::BlockDevice;
 use super::paths::{self, PathRefused};
+use super::publish_block::{self, list};
 use crate::progress::Progress;
 use crate::volume::DiskId;
 
@@ -38,10 +39,6 @@ pub enum UnstageError {
     InUse(#[from] UseError),
     #[error(transparent)]
     Host(#[from] HostError),
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 impl Node {
@@ -101,7 +98,10 @@ impl Node {
 fn write_out(host: &Host, path: &Path, backing: Backing) {
     let written = match backing {
         Backing::Block(number) => match host.open_number(number) {
-            Ok(Some(device)) => device.sync().map_err(|error| error.to_string()),
+            Ok(Some(device)) => device
+                .sync()
+                .and_then(|()| publish_block::restore(&device))
+                .map_err(|error| error.to_string()),
             Ok(None) | Err(OpenError::Mismatch(_)) => Ok(()),
             Err(OpenError::Host(error)) => Err(error.to_string()),
         },

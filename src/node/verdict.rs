@@ -2,6 +2,7 @@
 
 use super::linux::mountinfo::Mount;
 use super::linux::vitals::Vitals;
+use super::paths;
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,8 @@ pub fn judge(mount: &Mount, device: &str, vitals: &Vitals) -> Vec<Problem> {
     } else if let Err(error) = &vitals.root {
         problems.push(Problem::inaccessible(Reason::IoErrors, format!("looking at {at} fails: {error}")));
     }
-    let wanted_writable = !mount.read_only();
+    // Where a raw device is staged it may be read-only for the pods that have it so.
+    let wanted_writable = !mount.read_only() && paths::staged_volume(&mount.mount_point).is_none();
     if wanted_writable && mount.fs_read_only() {
         let words = format!("the {fs} at {at} refuses writes since an error of the disk {device}; {ANEW}");
         problems.push(Problem::degraded(Reason::FileSystemReadOnly, words));

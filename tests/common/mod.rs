@@ -142,6 +142,14 @@ impl TestHost {
         disk
     }
 
+    /// Makes a disk of a loop device that is there; it is detached at the end.
+    pub fn disk_at(&self, device: &Path, image: &Path) -> Disk {
+        let inner = Loop { device: device.to_owned(), image: image.to_owned() };
+        let disk = Disk { inner: Arc::new(inner) };
+        self.state.disks.lock().unwrap().push(disk.clone());
+        disk
+    }
+
     /// Puts a disk into a slot, under some name of the kernel's.
     pub fn plug(&self, kernel_name: &str, serial: &str, disk: &Disk) {
         let block = self.path("sys/block").join(kernel_name);

@@ -86,8 +86,11 @@ impl NodeError for PublishError {
         match self {
             Self::Path(_) => Code::InvalidArgument,
             Self::Stage(error) => error.code(),
-            Self::Occupied { .. } => Code::FailedPrecondition,
-            Self::Incompatible(_) => Code::AlreadyExists,
+            Self::Occupied { .. } | Self::OtherwiseElsewhere { .. } | Self::WriteProtected(_) => {
+                Code::FailedPrecondition
+            }
+            Self::Incompatible { .. } => Code::AlreadyExists,
+            Self::Gone(_) | Self::Device(_) => Code::Unavailable,
             // The bind may be there, and still writable.
             Self::Mount(_) | Self::MountedOther(_) => Code::Aborted,
             Self::MountPoint(error) => mount_point(error),

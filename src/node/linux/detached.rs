@@ -33,6 +33,14 @@ pub(super) fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
     put(&mount, target)
 }
 
+/// Whether this kernel, and who confines this process, know these calls.
+pub(super) fn is_supported() -> bool {
+    // SAFETY: no descriptor has this number, and the kernel refuses the empty structure before it looks further.
+    let result =
+        unsafe { syscall(SYS_mount_setattr, -1, c"".as_ptr(), 0, std::ptr::null::<MountAttributes>(), 0) };
+    result >= 0 || !matches!(Errno::last(), Errno::ENOSYS | Errno::EPERM)
+}
+
 fn clone(source: &Path) -> io::Result<OwnedFd> {
     let source = c_path(source)?;
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;

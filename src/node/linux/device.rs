@@ -127,6 +127,16 @@ impl OpenDevice {
         ioctl::block_device_size(&self.file).doing("ask the size of", &self.path)
     }
 
+    /// Whether the kernel refuses writes to the disk.
+    pub fn is_read_only(&self) -> Result<bool, HostError> {
+        ioctl::is_read_only(&self.file).doing("ask whether writes are refused by", &self.path)
+    }
+
+    /// Makes the kernel refuse writes to the disk, by whomever and wherever on this host, or take them again.
+    pub fn set_read_only(&self, read_only: bool) -> Result<(), HostError> {
+        ioctl::set_read_only(&self.file, read_only).doing("set whether writes are refused by", &self.path)
+    }
+
     /// Takes the lock on the device's node that everybody who prepares it holds; `false`: somebody else has it. It is
     /// held until this device is closed here and in all programs that were started with [`Self::handed_on`].
     pub fn try_hold(&self) -> Result<bool, HostError> {

@@ -10,6 +10,8 @@ mod raw {
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_read_bad!(blksszget, nix::libc::BLKSSZGET, nix::libc::c_int);
+    nix::ioctl_write_ptr_bad!(blkroset, nix::request_code_none!(0x12, 93), nix::libc::c_int);
+    nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), nix::libc::c_int);
     nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
     nix::ioctl_read!(xfs_geometry, b'X', 100, XfsGeometry);
     nix::ioctl_write_ptr!(xfs_grow_data, b'X', 110, XfsGrowData);
@@ -72,6 +74,21 @@ pub(super) fn logical_block_size(device: &File) -> Result<u64> {
     // SAFETY: the descriptor is open for the whole call, and BLKSSZGET writes one `int`.
     unsafe { raw::blksszget(device.as_raw_fd(), &raw mut size) }?;
     u64::try_from(size).ok().filter(|size| size.is_power_of_two()).ok_or(nix::errno::Errno::EINVAL)
+}
+
+/// Whether the kernel refuses writes to an open block device.
+pub(super) fn is_read_only(device: &File) -> Result<bool> {
+    let mut flag = 0;
+    // SAFETY: the descriptor is open for the whole call, and BLKROGET writes one `int`.
+    unsafe { raw::blkroget(device.as_raw_fd(), &raw mut flag) }?;
+    Ok(flag != 0)
+}
+
+/// Makes the kernel refuse writes to a block device, or take them again if the disk itself does.
+pub(super) fn set_read_only(device: &File, read_only: bool) -> Result<()> {
+    let flag = nix::libc::c_int::from(read_only);
+    // SAFETY: the descriptor is open for the whole call, and BLKROSET only reads one `int`.
+    unsafe { raw::blkroset(device.as_raw_fd(), &raw const flag) }.map(drop)
 }
 
 /// Grows a mounted ext3 or ext4 to `blocks` of its blocks.

@@ -64,6 +64,11 @@ pub fn bind_read_only(source: &Path, target: &Path) -> Result<(), HostError> {
     }
 }
 
+/// Whether [`bind_read_only`] takes one step, so that no bind is ever seen writable which was meant to be read-only.
+pub fn binds_read_only_at_once() -> bool {
+    detached::is_supported()
+}
+
 /// A remount drops the flags that it does not repeat.
 fn remount_read_only(target: &Path) -> Result<(), HostError> {
     let mounts = Mounts::read()?;

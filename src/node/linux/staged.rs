@@ -1,6 +1,8 @@
 //! Which device is behind a mount.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,19 @@ fn rdev(path: &Path) -> Option<DeviceNumber> {
     found.file_type().is_block_device().then(|| DeviceNumber::from_raw(found.rdev()))
 }
 
+/// What mountinfo adds to the root of a mount when what was bound has been removed from its directory.
+const DELETED: &[u8] = b"//deleted";
+
+fn is_deleted(mount: &Mount) -> bool {
+    mount.root.as_os_str().as_bytes().ends_with(DELETED)
+}
+
+/// Where in its file system that was which is mounted.
+fn root(mount: &Mount) -> &Path {
+    let root = mount.root.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(root.strip_suffix(DELETED).unwrap_or(root)))
+}
+
 impl Host {
     /// Whose device a mount shows. Blocking, but only on file systems that hold device nodes.
     pub fn backing(&self, mount: &Mount) -> Backing {
@@ -76,7 +91,7 @@ impl Host {
     /// Other mounts are not looked at: a dead network file system must not stop a volume.
     fn may_hold_nodes(&self, mount: &Mount) -> bool {
         let in_dev_root = || {
-            let parent = mount.root.parent().and_then(Path::file_name);
+            let parent = root(mount).parent().and_then(Path::file_name);
             parent.is_some() && parent == self.dev_root.file_name()
         };
         mount.root != Path::new("/")
@@ -90,6 +105,8 @@ impl Host {
         };
         let backing = self.backing(&mount);
         match backing {
+            // The node that was bound is not in the device directory any more. Its number may be another disk's by now.
+            Backing::Block(_) if is_deleted(&mount) => Ok(PathState::Dead(mount)),
             Backing::Fs(number) | Backing::Block(number) => Ok(match self.sysfs.by_number(number)? {
                 Some(device) => PathState::Live { mount, backing, device },
                 // Part of a disk of the host's own.

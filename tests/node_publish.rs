@@ -1,0 +1,203 @@
+//! What publish binds and refuses to bind, above all of raw block volumes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use common::{Disk, GIB, TestHost, Volume, on_a_host, run};
+use csi_udisk::node::linux::device::UseError;
+use csi_udisk::node::linux::mount;
+use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::{PublishError, StageError};
+use csi_udisk::volume::{FsType, Gib};
+
+fn plugged(host: &TestHost, kernel_name: &str, slot: &str) -> Disk {
+    let disk = host.disk(kernel_name, GIB);
+    host.plug(kernel_name, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
+    disk
+}
+
+fn write(path: &Path) -> std::io::Result<()> {
+    let device = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    device.write_all_at(b"written", 4096)?;
+    device.sync_all()
+}
+
+/// The same volume for another pod.
+fn second_pod(host: &TestHost, volume: &Volume) -> Volume {
+    Volume { target: host.target("second"), ..volume.clone() }
+}
+
+fn mounts_at(path: &Path) -> usize {
+    Mounts::read().unwrap().at(path).count()
+}
+
+#[test]
+fn a_read_only_raw_block_volume_takes_no_writes_and_is_writable_again_later() {
+    on_a_host(false, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let node = host.node();
+        for _ in 0..2 {
+            volume.publish(&node, true).await.unwrap();
+        }
+        assert_eq!(write(&volume.target).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+        let second = second_pod(&host, &volume);
+        second.publish(&node, true).await.unwrap();
+        assert_eq!(volume.health(&node).await.unwrap(), []);
+
+        // As long as a pod has it read-only, it is; a driver that was started anew knows, too.
+        volume.unpublish(&node).await.unwrap();
+        let error = volume.publish(&host.node(), false).await.unwrap_err();
+        let PublishError::OtherwiseElsewhere { read_only: false, elsewhere } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(elsewhere, std::slice::from_ref(&second.target));
+        assert!(write(&second.target).is_err());
+        second.unpublish(&node).await.unwrap();
+
+        volume.publish(&node, false).await.unwrap();
+        write(&volume.target).unwrap();
+        let error = second.publish(&node, true).await.unwrap_err();
+        assert!(error.to_string().contains("published writable at"), "{error}");
+        assert!(!second.target.exists() || mounts_at(&second.target) == 0);
+        write(&volume.target).unwrap();
+        volume.unpublish(&node).await.unwrap();
+
+        // Whoever gets the disk next finds it as it came.
+        volume.publish(&node, true).await.unwrap();
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        write(disk.device()).unwrap();
+    });
+}
+
+#[test]
+fn a_disk_that_is_read_only_by_itself_is_not_published_writable() {
+    on_a_host(false, |host| async move {
+        let image = host.path("images/a");
+        fs::File::create_new(&image).unwrap().set_len(GIB).unwrap();
+        let device = run("losetup", &["-f", "--show", "-r", image.to_str().unwrap()]);
+        let device = Path::new(device.trim()).to_owned();
+        let disk = host.disk_at(&device, &image);
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let node = host.node();
+        let error = volume.publish(&node, false).await.unwrap_err();
+        assert!(matches!(error, PublishError::WriteProtected(_)), "{error}");
+        assert_eq!(mounts_at(&volume.target), 0);
+        volume.publish(&node, true).await.unwrap();
+    });
+}
+
+#[test]
+fn another_kind_of_publish_at_the_same_target_is_refused_and_changes_nothing() {
+    for block in [false, true] {
+        on_a_host(false, |host| async move {
+            let _disk = plugged(&host, "vdb", "vdc");
+            let volume = match block {
+                true => Volume::block(&host, "bs-1", "vdc", Gib::new(1)),
+                false => Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1)),
+            };
+            let node = host.node();
+            for read_only in [false, true] {
+                volume.publish(&node, read_only).await.unwrap();
+                let before = Mounts::read().unwrap().top(&volume.target).cloned();
+                let error = volume.publish(&node, !read_only).await.unwrap_err();
+                if mount::binds_read_only_at_once() || read_only {
+                    assert!(matches!(error, PublishError::Incompatible { .. }), "{error}");
+                }
+                let how = if read_only { "read-only and not writable" } else { "writable and not read-only" };
+                assert!(error.to_string().contains(how), "{error}");
+                // The very same mount, with the same rights.
+                assert_eq!(Mounts::read().unwrap().top(&volume.target).cloned(), before);
+                volume.publish(&node, read_only).await.unwrap();
+                volume.unpublish(&node).await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_raw_disk_is_staged_once_for_one_volume() {
+    on_a_host(false, |host| async move {
+        let _disk = plugged(&host, "vdb", "vdc");
+        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        let used = |error: &StageError| {
+            let in_use = matches!(error, StageError::Use(UseError::InUse { .. }));
+            in_use && error.to_string().contains(&format!("as volume {}", volume.id))
+        };
+        // Another staging path, another volume, and another volume with a file system.
+        let elsewhere = Volume { staging: host.staging("elsewhere"), ..volume.clone() };
+        let other = Volume::block(&host, "bs-2", "vdc", Gib::new(1));
+        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", Gib::new(1));
+        for wrong in [elsewhere, other, formatted] {
+            for node in [&node, &host.node()] {
+                let error = wrong.stage(node).await.unwrap_err();
+                assert!(used(&error), "{error}");
+                wrong.publish(node, false).await.unwrap_err();
+                assert_eq!(mounts_at(&wrong.staging) + mounts_at(&wrong.target), 0);
+            }
+            wrong.unstage(&node).await.unwrap();
+        }
+        volume.publish(&node, false).await.unwrap();
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", Gib::new(1));
+        formatted.publish(&node, false).await.unwrap();
+    });
+}
+
+/// A bound device node holds nothing: the disk may leave, and another one get its number. A pod that was left behind
+/// would write to that one.
+#[test]
+fn what_a_raw_disk_left_behind_keeps_the_next_one_with_its_number_from_being_staged() {
+    on_a_host(false, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        host.own_node("vdb", &disk);
+        let left = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let node = host.node();
+        left.publish(&node, false).await.unwrap();
+        host.unplug("vdb");
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        host.own_node("vdb", &disk);
+        for next in [
+            Volume::block(&host, "bs-2", "vdc", Gib::new(1)),
+            Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", Gib::new(1)),
+        ] {
+            let error = next.publish(&node, false).await.unwrap_err();
+            assert!(error.to_string().contains(left.target.to_str().unwrap()), "{error}");
+        }
+        left.unpublish(&node).await.unwrap();
+        left.unstage(&node).await.unwrap();
+        Volume::block(&host, "bs-2", "vdc", Gib::new(1)).publish(&node, false).await.unwrap();
+    });
+}
+
+/// It was detached by hand, and came back under its old number.
+#[test]
+fn a_raw_disk_that_left_and_came_back_is_bound_anew() {
+    on_a_host(false, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        host.own_node("vdb", &disk);
+        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let node = host.node();
+        volume.publish(&node, false).await.unwrap();
+        host.unplug("vdb");
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        host.own_node("vdb", &disk);
+        volume.publish(&node, false).await.unwrap();
+        for path in [&volume.target, &volume.staging.join(volume.id.as_str())] {
+            let mounts = Mounts::read().unwrap();
+            let mount = mounts.top(path).unwrap();
+            assert!(!mount.root.to_str().unwrap().contains("deleted"), "{mount:?}");
+            assert_eq!(mounts.at(path).count(), 1);
+        }
+        write(&volume.target).unwrap();
+    });
+}
