@@ -10,7 +10,8 @@ use std::path::Path;
 use common::{GIB, Volume, file_systems, on_a_host, run, skip};
 use csi_udisk::node::linux::grow::GrowError;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{ExpandError, PublishError, StageError, StatsError, Usage};
+use csi_udisk::node::{ExpandError, ExpandRequest, PublishError, StageError, StatsError, Usage};
+use csi_udisk::progress::Progress;
 use csi_udisk::volume::{FsType, FsUuid, Gib};
 
 fn blkid_uuid(device: &Path) -> String {
@@ -176,6 +177,37 @@ fn a_mounted_file_system_grows_with_its_disk() {
                     Err(error) => panic!("{fs}: {error}"),
                 }
             }
+        });
+    }
+}
+
+/// Kubelet names the pod's path, and a pod may have the volume read-only.
+#[test]
+fn a_volume_published_read_only_grows_through_its_staging_path() {
+    for fs in file_systems() {
+        on_a_host(true, |host| async move {
+            let disk = host.disk("a", GIB);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let node = host.node();
+            volume.publish(&node, true).await.unwrap();
+            disk.grow(2 * GIB);
+            let request = ExpandRequest {
+                volume: volume.id.clone(),
+                path: volume.target.clone(),
+                staging_path: Some(volume.staging.clone()),
+                required: Some(2 * GIB),
+            };
+            match node.expand(request, &Progress::default()).await {
+                Ok(size) => assert_eq!(size, 2 * GIB),
+                Err(ExpandError::Grow(GrowError::NoCapability(_)))
+                    if matches!(fs, FsType::Ext3 | FsType::Ext4) =>
+                {
+                    skip(&format!("growing a mounted {fs}: this machine lacks CAP_SYS_RESOURCE"));
+                }
+                Err(error) => panic!("{fs}: {error}"),
+            }
+            assert!(fs::write(volume.target.join("file"), "x").is_err());
         });
     }
 }

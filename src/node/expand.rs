@@ -10,9 +10,10 @@ use super::Node;
 use super::linux::device::{OpenDevice, OpenError};
 use super::linux::error::HostError;
 use super::linux::grow::{GrowError, grow_mounted};
-use super::linux::mountinfo::{Mounts, as_listed};
+use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::probe::FsKind;
 use super::linux::staged::{Backing, PathState};
+use super::linux::sysfs::BlockDevice;
 use super::paths;
 use crate::progress::Progress;
 use crate::volume::DiskId;
@@ -113,6 +114,8 @@ impl Node {
         }
     }
 
+    /// Where the volume is mounted. Kubelet names the pod's path, which refuses to be grown through when it is read-only;
+    /// then the staging path is as good, if it shows the same disk.
     fn mounted(&self, request: &ExpandRequest) -> Result<Mounted, ExpandError> {
         let mounts = Mounts::read()?;
         let staging = request.staging_path.iter();
@@ -120,20 +123,26 @@ impl Node {
             .into_iter()
             .chain(staging.flat_map(|path| [path.clone(), paths::block_file(path, &request.volume)]))
             .chain([paths::block_file(&request.path, &request.volume)]);
+        let mut found: Option<(PathBuf, Mount, Backing, BlockDevice)> = None;
         for path in paths {
             match self.host.state_at(&mounts, &as_listed(&path))? {
-                PathState::Live { mount, backing, device } => {
-                    let opened = self.host.open_number(device.number)?;
-                    let Some(device) = opened else {
-                        return Err(ExpandError::Gone(path));
-                    };
-                    let path = as_listed(&path);
-                    return Ok(Mounted { path, backing, fs_type: mount.fs_type, device });
-                }
-                PathState::Dead(_) => return Err(ExpandError::Gone(path)),
-                PathState::Unmounted | PathState::Foreign(_) => {}
+                PathState::Live { mount, backing, device } => match &found {
+                    None => found = Some((path, mount, backing, device)),
+                    Some((_, first, of, _)) if first.read_only() && !mount.read_only() && *of == backing => {
+                        found = Some((path, mount, backing, device));
+                    }
+                    Some(_) => {}
+                },
+                PathState::Dead(_) if found.is_none() => return Err(ExpandError::Gone(path)),
+                PathState::Dead(_) | PathState::Unmounted | PathState::Foreign(_) => {}
             }
         }
-        Err(ExpandError::NotMounted(request.path.clone()))
+        let Some((path, mount, backing, device)) = found else {
+            return Err(ExpandError::NotMounted(request.path.clone()));
+        };
+        let Some(device) = self.host.open_number(device.number)? else {
+            return Err(ExpandError::Gone(path));
+        };
+        Ok(Mounted { path: as_listed(&path), backing, fs_type: mount.fs_type, device })
     }
 }
