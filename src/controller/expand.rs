@@ -25,7 +25,19 @@ pub struct ExpandRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expanded {
     pub size: Gib,
-    pub grown: Grown,
+    pub host_sees: HostSees,
+}
+
+/// Whether the host that a disk is attached to sees its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSees {
+    /// It does, or will when the disk is attached.
+    Now,
+    /// Only after it was stopped and started.
+    AfterRestart,
+    /// The cloud says it once, in its answer to the growth. That answer was lost, or given to an earlier call, perhaps of a
+    /// driver that died before it passed it on.
+    NotKnown,
 }
 
 /// Why the disk is not as large as asked.
@@ -57,7 +69,7 @@ pub enum ExpandError {
 /// What follows from a read.
 #[derive(Debug)]
 enum Step {
-    Done(Gib),
+    Done { size: Gib, attached: bool },
     Grow(Growth),
     Wait(String),
     Refuse(ExpandError),
@@ -83,7 +95,8 @@ impl<C: Cloud> Controller<C> {
         let mut slot: Option<Slot> = None;
         let mut backoff = Backoff::new();
         let mut refusals = 0;
-        let mut grown = Grown::Online;
+        // What this call's own growth says.
+        let mut said: Option<HostSees> = None;
         let mut sight = view.read().await?;
         loop {
             let step = step(&request, &sight);
@@ -93,9 +106,11 @@ impl<C: Cloud> Controller<C> {
             }
             sight = match step {
                 Step::Refuse(error) => return Err(error),
-                Step::Done(size) => {
-                    tracing::info!(%disk, %size, ?grown, "UDisk is large enough");
-                    return Ok(Expanded { size, grown });
+                Step::Done { size, attached } => {
+                    let found = if attached { HostSees::NotKnown } else { HostSees::Now };
+                    let host_sees = said.unwrap_or(found);
+                    tracing::info!(%disk, %size, ?host_sees, "UDisk is large enough");
+                    return Ok(Expanded { size, host_sees });
                 }
                 Step::Wait(phase) => view.again(phase).await?,
                 Step::Grow(Growth { host: Some(host), .. })
@@ -109,13 +124,17 @@ impl<C: Cloud> Controller<C> {
                 }
                 Step::Grow(growth) => match self.grow(&mut view, &growth).await {
                     Ok(answer) => {
-                        grown = answer;
+                        said = Some(match answer {
+                            Grown::Online => HostSees::Now,
+                            Grown::NeedsRestart => HostSees::AfterRestart,
+                        });
                         slot.iter_mut().for_each(Slot::took);
                         inner.recent.note(disk, Change::Grown(growth.size));
                         view.restart(None);
                         view.again(format!("it is growing to {}", growth.size)).await?
                     }
                     Err(error) if error.outcome == Outcome::Unknown => {
+                        said = growth.host.as_ref().map(|_| HostSees::NotKnown);
                         inner.recent.note_uncertain(disk, Change::Grown(growth.size));
                         tracing::warn!(%disk, %error, "a resize got no answer; looking");
                         view.trouble(error);
@@ -183,7 +202,8 @@ fn step(request: &ExpandRequest, sight: &Sight) -> Step {
     }
     let range = SizeRange { required_bytes: request.required_bytes, limit_bytes: request.limit_bytes };
     if range.admits(disk.size) {
-        return Step::Done(disk.size);
+        let attached = disk.host.is_some() || disk.status != DiskStatus::Available;
+        return Step::Done { size: disk.size, attached };
     }
     if let Some(limit) = request.limit_bytes.filter(|limit| disk.size.bytes() > *limit) {
         return Step::Refuse(ExpandError::OverLimit { disk: id(), size: disk.size, limit });

@@ -37,7 +37,7 @@ pub use create::{CreateError, CreateRequest};
 pub use delete::DeleteError;
 pub use detach::DetachError;
 pub use error::{CallError, Unresolved, Verdict};
-pub use expand::{ExpandError, ExpandRequest, Expanded};
+pub use expand::{ExpandError, ExpandRequest, Expanded, HostSees};
 pub use hosts::HostError;
 pub use list::{ListError, VolumePage, VolumeStatus};
 pub use placement::PlacementError;

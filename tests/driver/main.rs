@@ -9,5 +9,6 @@ mod csi;
 mod legacy;
 mod life;
 mod list;
+mod restart_needed;
 mod secrets;
 mod world;

@@ -1,7 +1,7 @@
 use super::*;
-use crate::cloud::{Cause, Grown};
+use crate::cloud::Cause;
 use crate::controller::fake::{Fault, host_id};
-use crate::controller::{ExpandError, ExpandRequest, Expanded, Unresolved, Verdict};
+use crate::controller::{ExpandError, ExpandRequest, Expanded, HostSees, Unresolved, Verdict};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -30,10 +30,12 @@ async fn a_disk_grows_in_steps_where_it_is() {
             None => bench.cloud.put(disk("bs-1", DiskStatus::Available)),
             Some(host) => bench.cloud.put_attached("bs-1", host),
         }
-        let expected = Expanded { size: Gib::new(30), grown: Grown::Online };
-        assert_eq!(bench.expand(21, None).await.unwrap(), expected);
+        let expanded = |host_sees| Expanded { size: Gib::new(30), host_sees };
+        assert_eq!(bench.expand(21, None).await.unwrap(), expanded(HostSees::Now));
         assert_eq!(bench.cloud.calls(), ["disk", action, "disk"]);
-        assert_eq!(bench.expand(21, None).await.unwrap(), expected);
+        // Who asks again may ask because the first answer never arrived.
+        let again = if host.is_some() { HostSees::NotKnown } else { HostSees::Now };
+        assert_eq!(bench.expand(21, None).await.unwrap(), expanded(again));
         assert_eq!(bench.cloud.calls(), ["disk"]);
     }
 }
@@ -64,7 +66,11 @@ async fn growth_that_needs_a_restart_or_a_stop_says_so() {
     let bench = Bench::new().await;
     bench.cloud.put_attached("bs-1", "uhost-a");
     bench.cloud.model().needs_restart = true;
-    assert_eq!(bench.expand(20, None).await.unwrap().grown, Grown::NeedsRestart);
+    assert_eq!(bench.expand(20, None).await.unwrap().host_sees, HostSees::AfterRestart);
+    // The cloud says it once. A driver that died with it must not make the next one say that all is well.
+    assert_eq!(bench.restarted().expand(20, None).await.unwrap().host_sees, HostSees::NotKnown);
+    bench.cloud.fail("resize_attached_disk", &[Fault::ReplyLost]);
+    assert_eq!(bench.expand(30, None).await.unwrap().host_sees, HostSees::NotKnown);
     bench.cloud.fail("resize_attached_disk", &[Fault::Refused(Cause::HostMustStop)]);
     let error = bench.expand(40, None).await.unwrap_err();
     assert!(matches!(error, ExpandError::HostMustStop { .. }), "{error}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::cloud::{Cloud, Grown};
-use crate::controller::{CreateRequest, ExpandRequest, Expanded};
+use crate::cloud::Cloud;
+use crate::controller::{CreateRequest, ExpandRequest, Expanded, HostSees};
 use crate::csi::capability::{capability, is_block};
 use crate::csi::proto::v1;
 use crate::csi::status::controller as errors;
@@ -144,12 +144,12 @@ fn expand_request(request: &v1::ControllerExpandVolumeRequest) -> Result<(DiskId
     Ok((disk(&request.volume_id)?, range))
 }
 
-/// A raw device needs no step on the node, except when its host cannot see the new size yet: that step then says
+/// A raw device needs no step on the node, except when its host may not see the new size yet: that step then says
 /// so until the host was restarted, where silence would show a size that the pod does not have.
 fn expand_response(expanded: &Expanded, block: bool) -> v1::ControllerExpandVolumeResponse {
-    let node_expansion_required = match expanded.grown {
-        Grown::Online => !block,
-        Grown::NeedsRestart => true,
+    let node_expansion_required = match expanded.host_sees {
+        HostSees::Now => !block,
+        HostSees::AfterRestart | HostSees::NotKnown => true,
     };
     v1::ControllerExpandVolumeResponse {
         capacity_bytes: i64::try_from(expanded.size.bytes()).unwrap_or(i64::MAX),
@@ -343,13 +343,15 @@ mod tests {
 
     #[test]
     fn a_raw_device_asks_for_a_node_step_only_to_report_a_restart() {
-        for (grown, block, required) in [
-            (Grown::Online, false, true),
-            (Grown::Online, true, false),
-            (Grown::NeedsRestart, false, true),
-            (Grown::NeedsRestart, true, true),
+        for (host_sees, block, required) in [
+            (HostSees::Now, false, true),
+            (HostSees::Now, true, false),
+            (HostSees::AfterRestart, false, true),
+            (HostSees::AfterRestart, true, true),
+            (HostSees::NotKnown, false, true),
+            (HostSees::NotKnown, true, true),
         ] {
-            let response = expand_response(&Expanded { size: Gib::new(20), grown }, block);
+            let response = expand_response(&Expanded { size: Gib::new(20), host_sees }, block);
             assert_eq!(response.node_expansion_required, required);
             assert_eq!(response.capacity_bytes, 20 * GIB);
         }
