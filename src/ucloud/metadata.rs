@@ -172,9 +172,14 @@ fn instance(document: &Map<String, Value>) -> Result<Instance, String> {
     };
     let id = either("instance-id", &["uhost-id", "phost-id"])?;
     let zone = either("availability-zone", &["zone"])?;
+    let region = either("region", &["region"])?;
+    if let Some(region) = &region {
+        // Its name has the form of a zone's.
+        Zone::parse(region).map_err(|e| format!("region {region:?} {e}"))?;
+    }
     let mut found = Instance {
         id: id.map(|id| HostId::parse(&id).map_err(|e| format!("instance-id {id:?} {e}"))).transpose()?,
-        region: either("region", &["region"])?,
+        region,
         zone: zone.map(|zone| Zone::parse(&zone).map_err(|e| format!("zone {zone:?} {e}"))).transpose()?,
         machine_type: match text(section, "machine-type")? {
             Some(machine_type) => Some(machine_type),
@@ -273,6 +278,9 @@ mod tests {
             (r#"{"instance-id": 5}"#, "instance-id"),
             (r#"{"instance-id": "a/b"}"#, "instance-id"),
             (r#"{"availability-zone": ["x"]}"#, "availability-zone"),
+            (r#"{"availability-zone": "a/b"}"#, "zone \"a/b\""),
+            (r#"{"region": "cn\n-bj2"}"#, "region \"cn\\n-bj2\""),
+            (r#"{"uhost": {"region": 2}}"#, "region"),
             ("[]", "JSON object"),
             ("<html>", "not JSON"),
         ] {
