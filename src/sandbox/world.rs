@@ -10,12 +10,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cloud::model::ZoneSpec;
 use super::cloud::{SANDBOX_MAX_DISKS, SimCloud, SimConfig};
 use super::hosts::{BackendError, HostBackend, LoopHosts, LoopOptions};
 use super::place::Place;
 use crate::config::{self, Command, Latency, SandboxArgs};
 use crate::run::{RunError, run};
 use crate::telemetry::level::LogLevel;
+
+/// Beside the first zone, where the hosts are.
+const SECOND_ZONE: &str = "cn-sh2-01";
 
 /// A write that was under way when the sandbox was told to stop may have a mount in use for a moment.
 const FREE_WITHIN: Duration = Duration::from_secs(5);
@@ -109,7 +113,9 @@ impl World {
         devices: bool,
         place: &Place,
     ) -> Result<impl FnOnce(Place) -> Self + use<>, SandboxError> {
-        let config = SimConfig { latencies: latencies(args.latency), ..SimConfig::default() };
+        let mut config = SimConfig { latencies: latencies(args.latency), ..SimConfig::default() };
+        // No host is there, but disks can be: in the wrong zone.
+        config.zones.push(ZoneSpec::new(SECOND_ZONE, &[]));
         let cloud = if devices {
             let hosts: Arc<dyn HostBackend> =
                 Arc::new(LoopHosts::open(&place.data(), LoopOptions::default())?);

@@ -78,6 +78,8 @@ class CloudTest(unittest.TestCase):
         cls.uhost = cls.client.uhost()
         hosts = cls.uhost.describe_uhost_instance({"Zone": cls.zone})["UHostSet"]
         cls.host, cls.other = (host["UHostId"] for host in hosts[:2])
+        zones = [zone["Zone"] for zone in cls.client.invoke("ListZones", {})["Zones"]]
+        cls.other_zone = next(zone for zone in zones if zone != cls.zone)
 
     def create(self, name="sdk-disk", **extra):
         request = {"Zone": self.zone, "Size": 10, "Name": name, "DiskType": "SSDDataDisk", **extra}
@@ -196,10 +198,34 @@ class CloudTest(unittest.TestCase):
         request = {"Zone": "nowhere-01", "Size": 10, "Name": "sdk-disk"}
         self.refused(230, self.udisk.create_udisk, request)
 
+    def test_finds_no_disk_in_another_zone(self):
+        disk = self.create()
+        here = {"Zone": self.other_zone, "UDiskId": disk}
+        self.assertEqual(self.udisk.describe_udisk(here)["DataSet"], [])
+        self.refused(17041, self.udisk.delete_udisk, here)
+        self.refused(17041, self.udisk.resize_udisk, {**here, "Size": 20})
+        self.refused(17041, self.udisk.attach_udisk, {**here, "HostId": self.host})
+        self.assertEqual(self.describe(disk)["Status"], "Available")
+
+    def test_attaches_no_disk_of_another_zone(self):
+        request = {"Zone": self.other_zone, "Size": 10, "Name": "sdk-elsewhere"}
+        disk = self.udisk.create_udisk(request)["UDiskId"][0]
+        self.addCleanup(self.udisk.delete_udisk, {"Zone": self.other_zone, "UDiskId": disk})
+        self.settle(disk, "Available")
+        self.refused(17055, self.udisk.attach_udisk, {"UDiskId": disk, "HostId": self.host})
+
     def test_knows_no_disk_that_does_not_exist(self):
         self.assertIsNone(self.describe("bsm-none"))
         self.refused(17041, self.udisk.delete_udisk, {"Zone": self.zone, "UDiskId": "bsm-none"})
         self.refused(17041, self.udisk.attach_udisk, {"UDiskId": "bsm-none", "HostId": self.host})
+        self.refused(17041, self.udisk.detach_udisk, {"UDiskId": "bsm-none", "HostId": self.host})
+        self.refused(17041, self.udisk.resize_udisk, {"Zone": self.zone, "UDiskId": "bsm-none", "Size": 20})
+        self.refused(17041, self.udisk.create_udisk_snapshot,
+                     {"Zone": self.zone, "UDiskId": "bsm-none", "Name": "cut"})
+        disk = self.create()
+        with self.assertRaises(exc.RetCodeException):
+            self.udisk.attach_udisk({"UDiskId": disk, "HostId": "uhost-none"})
+        self.assertEqual(self.describe(disk)["Status"], "Available")
 
     def test_refuses_what_the_state_forbids(self):
         disk = self.create()
