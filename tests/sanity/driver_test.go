@@ -10,6 +10,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // process is a driver or sandbox under test. Its log is shown when the test fails.
@@ -113,7 +117,7 @@ type sandbox struct {
 func startSandbox(t *testing.T) sandbox {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("the node service needs root for loop devices and mounts")
+		leaveOut(t, "csi-sanity: the node service needs root for loop devices and mounts")
 	}
 	dir := filepath.Join(t.TempDir(), "s")
 	cloud := start(t, "sandbox", nil, "sandbox", "--serve", "--cloud-only", "--latency", "none", "--dir", dir)
@@ -125,6 +129,74 @@ func startSandbox(t *testing.T) sandbox {
 		driver.waitFor(t, role.socket)
 	}
 	return s
+}
+
+// leaveOut skips a test, and says so where tests/run collects what was left out.
+func leaveOut(t *testing.T, reason string) {
+	t.Helper()
+	if list := os.Getenv("CSI_UDISK_TEST_SKIPS"); list != "" {
+		file, err := os.OpenFile(list, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := fmt.Fprintln(file, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Skip(reason)
+}
+
+func connect(t *testing.T, socket string) *grpc.ClientConn {
+	t.Helper()
+	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	return connection
+}
+
+// isCapability tells whether CSI has a capability of this name, as advertised writes it.
+func isCapability(name string) bool {
+	if step, found := strings.CutPrefix(name, "node "); found {
+		return csi.NodeServiceCapability_RPC_Type_value[step] != 0
+	}
+	return csi.ControllerServiceCapability_RPC_Type_value[name]+csi.PluginCapability_Service_Type_value[name] != 0
+}
+
+// advertised is what the driver says that it offers; capabilities of the node service are marked as such.
+func advertised(t *testing.T, s sandbox) []string {
+	t.Helper()
+	controller, node := connect(t, s.controller), connect(t, s.node)
+	plugin, err := csi.NewIdentityClient(controller).GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, capability := range plugin.Capabilities {
+		if service := capability.GetService(); service != nil {
+			names = append(names, service.Type.String())
+		}
+	}
+	calls, err := csi.NewControllerClient(controller).ControllerGetCapabilities(t.Context(), &csi.ControllerGetCapabilitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, capability := range calls.Capabilities {
+		names = append(names, capability.GetRpc().Type.String())
+	}
+	steps, err := csi.NewNodeClient(node).NodeGetCapabilities(t.Context(), &csi.NodeGetCapabilitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, capability := range steps.Capabilities {
+		names = append(names, "node "+capability.GetRpc().Type.String())
+	}
+	if len(names) == 0 {
+		t.Fatal("the driver advertises nothing")
+	}
+	return names
 }
 
 func describe(outcomes []outcome) string {

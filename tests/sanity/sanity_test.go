@@ -18,7 +18,7 @@ import (
 const specs = 102
 
 // notAdvertised says of each reason that csi-sanity gives for a skip which capability it follows from. A skip
-// for any other reason fails the test.
+// for any other reason fails the test, and so does one for a capability that the driver advertises.
 var notAdvertised = map[string]string{
 	"GetCapacity not supported":                                 "GET_CAPACITY",
 	"Snapshot not supported":                                    "CREATE_DELETE_SNAPSHOT",
@@ -32,26 +32,33 @@ var notAdvertised = map[string]string{
 	"DeleteSnapshot not supported":                              "CREATE_DELETE_SNAPSHOT",
 	"CreateSnapshot not supported":                              "CREATE_DELETE_SNAPSHOT",
 	"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported":          "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS",
-	"ControllerGetVolumeHealth not supported":                   "GET_VOLUME_HEALTH (controller)",
+	"ControllerGetVolumeHealth not supported":                   "GET_VOLUME_HEALTH",
 	"ControllerListVolumeHealth not supported":                  "LIST_VOLUME_HEALTH",
 	"GroupControllerService not supported":                      "GROUP_CONTROLLER_SERVICE",
-	"NodeGetStorageHealth not supported":                        "GET_STORAGE_HEALTH (node)",
+	"NodeGetStorageHealth not supported":                        "node GET_STORAGE_HEALTH",
 	"Service does not have single node multi writer capability": "SINGLE_NODE_MULTI_WRITER",
 }
 
 func TestSanity(t *testing.T) {
+	for _, capability := range notAdvertised {
+		if !isCapability(capability) {
+			t.Fatalf("CSI has no capability %s", capability)
+		}
+	}
 	for _, access := range []string{"mount", "block"} {
 		t.Run(access, func(t *testing.T) {
 			s := startSandbox(t)
+			offered := advertised(t, s)
+			t.Logf("advertised: %s", strings.Join(offered, ", "))
 			// The second run meets what the first one left, and the names that it used.
 			for round := 1; round <= 2; round++ {
-				t.Run(fmt.Sprint("run ", round), func(t *testing.T) { judge(t, s, access) })
+				t.Run(fmt.Sprint("run ", round), func(t *testing.T) { judge(t, s, access, offered) })
 			}
 		})
 	}
 }
 
-func judge(t *testing.T, s sandbox, access string) {
+func judge(t *testing.T, s sandbox, access string, offered []string) {
 	dir := t.TempDir()
 	report := filepath.Join(dir, "report.json")
 	suite := exec.Command(os.Args[0], "-test.run", "^TestSuite$", "-ginkgo.no-color", "-ginkgo.seed", "1")
@@ -83,6 +90,9 @@ func judge(t *testing.T, s sandbox, access string) {
 		}
 		if capability == "" {
 			t.Errorf("skipped for a reason that is no missing capability: %s: %s", o.Name, o.Message)
+		}
+		if slices.Contains(offered, capability) {
+			t.Errorf("skipped although %s is advertised: %s: %s", capability, o.Name, o.Message)
 		}
 		skips[capability]++
 	}
