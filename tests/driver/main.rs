@@ -9,6 +9,7 @@ mod csi;
 mod legacy;
 mod life;
 mod list;
+mod propagation;
 mod restart_needed;
 mod secrets;
 mod world;

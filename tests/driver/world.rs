@@ -99,6 +99,11 @@ impl Process {
         assert!(status.success(), "ended with {status}:\n{}", self.log());
     }
 
+    /// The file that it logs to.
+    pub fn path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
