@@ -16,6 +16,7 @@ use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::plan::ContentRefused;
 use csi_udisk::node::{Node, StageError};
 use csi_udisk::volume::{DiskId, FsType, FsUuid, Gib};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const MIB: u64 = 1 << 20;
 
@@ -335,5 +336,66 @@ fn odd_paths_are_refused() {
         assert!(target.join("left").exists());
         volume.staging = host.path("kubelet/../kubelet");
         assert!(volume.stage(&node).await.unwrap_err().to_string().contains("upwards"));
+    });
+}
+
+/// Its user has it open by its node, which claims nothing; so a slot that is another volume's must not be believed.
+#[test]
+fn a_raw_block_volume_is_not_formatted_for_another_volume() {
+    on_a_host(false, |host| async move {
+        let (disk, volume) = small(&host, FsType::Ext4);
+        let node = host.node();
+        let raw = Volume::block(&host, "bs-2", "vdc", Gib::new(0));
+        raw.publish(&node, false).await.unwrap();
+        let error = refused(&node, &volume, &disk).await;
+        let StageError::Use(UseError::InUse { users, .. }) = &error else { panic!("{error}") };
+        assert!(
+            users.contains(&format!("as volume {}", raw.id)) && users.contains(raw.target.to_str().unwrap()),
+            "{users}"
+        );
+        raw.unpublish(&node).await.unwrap();
+        refused(&node, &volume, &disk).await;
+        raw.unstage(&node).await.unwrap();
+        volume.stage(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_no_volume_is_not_unmounted() {
+    on_a_host(false, |host| async move {
+        let (_disk, volume) = small(&host, FsType::Ext4);
+        let node = host.node();
+        volume.publish(&node, false).await.unwrap();
+        let none: Option<&str> = None;
+        let kept = |path: &Path, count: usize| assert_eq!(Mounts::read().unwrap().at(path).count(), count);
+        // Above the volume's own mount.
+        for path in [&volume.target, &volume.staging] {
+            mount(Some("other"), path, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        }
+        let error = volume.unpublish(&node).await.unwrap_err().to_string();
+        assert!(error.contains("tmpfs other mounted on it, which is no volume"), "{error}");
+        kept(&volume.target, 2);
+        let error = volume.unstage(&node).await.unwrap_err().to_string();
+        assert!(error.contains("tmpfs other mounted on it, which is no volume"), "{error}");
+        kept(&volume.staging, 2);
+        for path in [&volume.target, &volume.staging] {
+            umount2(path, MntFlags::empty()).unwrap();
+        }
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+
+        // A partition of a disk of the host's own.
+        let disk = host.disk("own", 64 * MIB);
+        run("mkfs.ext4", &["-q", disk.device().to_str().unwrap()]);
+        let partition = host.path("sys/block/vda/vda1");
+        fs::create_dir_all(&partition).unwrap();
+        fs::write(partition.join("partition"), "1\n").unwrap();
+        fs::copy(Path::new("/sys/block").join(disk.name()).join("dev"), partition.join("dev")).unwrap();
+        fs::create_dir(&volume.target).unwrap();
+        mount(Some(disk.device()), &volume.target, Some("ext4"), MsFlags::empty(), none).unwrap();
+        let error = volume.unpublish(&node).await.unwrap_err().to_string();
+        assert!(error.contains("ext4 ") && error.contains("which is no volume"), "{error}");
+        kept(&volume.target, 1);
     });
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
 use crate::progress::Progress;
-use crate::volume::{DiskId, DiskName, FsType, Parameters, SizeRequest, TopologyRequirement, Zone};
+use crate::volume::{DiskId, DiskName, FsType, Parameters, Quoted, SizeRequest, TopologyRequirement, Zone};
 
 use super::error::{Because, Seconds};
 use super::names::Known;
@@ -64,8 +64,9 @@ pub enum CreateError {
     Vanished { name: DiskName, disk: DiskId },
     /// Handed out, it would give two claims one disk.
     #[error(
-        "UDisk {disk}, which the cloud gave out for {name}, bears the name {found:?}: it may be another volume's and is \
-         not used; the name is looked up again at the next call"
+        "UDisk {disk}, which the cloud gave out for {name}, bears the name {}: it may be another volume's and is \
+         not used; the name is looked up again at the next call",
+        Quoted(.found)
     )]
     Foreign { name: DiskName, disk: DiskId, found: String },
     /// Nothing was made; the verdict is never `Uncertain`.
@@ -223,7 +224,9 @@ impl<C: Cloud> Create<'_, C> {
             }
             Err(error) if error.nothing_happened() => {
                 inner.names.forget(name);
-                Err(CallError::new(self.what.clone(), error).into())
+                // What the cloud may have refused, and where.
+                let what = format!("{} of type {} in zone {}", self.what, new.disk_type, new.zone);
+                Err(CallError::new(what, error).into())
             }
             Err(error) => {
                 inner.names.unanswered(name);

@@ -1,5 +1,6 @@
 //! Where a new disk goes, decided from the topology requirement alone.
 
+use crate::volume::quoted::few;
 use crate::volume::{DiskType, HostId, HostKind, Segment, TopologyRequirement, Zone};
 
 /// One place where the disk may be made.
@@ -45,7 +46,7 @@ pub(super) fn places(
         let mut asked: Vec<&str> = elsewhere.iter().filter_map(|s| s.region.as_deref()).collect();
         asked.sort_unstable();
         asked.dedup();
-        return Err(PlacementError::WrongRegion { asked: asked.join(", "), region: region.to_owned() });
+        return Err(PlacementError::WrongRegion { asked: few(&asked), region: region.to_owned() });
     }
     let mut places = Vec::new();
     let mut unsuitable = None;
@@ -89,7 +90,7 @@ pub(super) fn zones(topology: Option<&TopologyRequirement>) -> String {
         .collect();
     zones.sort_unstable();
     zones.dedup();
-    zones.join(", ")
+    few(&zones)
 }
 
 fn obstacle(disk_type: DiskType, segment: &Segment) -> Option<&'static str> {

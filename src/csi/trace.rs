@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
 use crate::telemetry::metrics::Metrics;
+use crate::volume::Quoted;
 
 /// Notes the volume that the current RPC is about.
 pub fn record_volume(id: &str) {
@@ -105,7 +106,7 @@ where
                     Ok(Status::aborted("the driver met a fault of its own; see its log, and call again")
                         .into_http())
                 });
-                let answer = answer.map(readable);
+                let answer = answer.map(|response| readable(response, &method.name));
                 if let Ok(response) = &answer {
                     // An error is in the headers; a success puts its code behind the body.
                     watched.answered(Status::from_header_map(response.headers()).as_ref());
@@ -145,12 +146,18 @@ const CODES: [Code; 13] = [
     Code::Unavailable,
 ];
 
+/// What the generated code says of a method that no service has or that a service leaves out.
+const NOT_THERE: [&str; 2] = ["", "Not yet implemented"];
+
 /// Other codes come from the codec: it could not read the request, so nothing was done. The sidecars would take its
 /// code for "nobody knows what was done", and ask for ever.
-fn readable<R: Default>(response: Response<R>) -> Response<R> {
+fn readable<R: Default>(response: Response<R>, method: &str) -> Response<R> {
     match Status::from_header_map(response.headers()) {
         Some(status) if !CODES.contains(&status.code()) => {
             Status::invalid_argument(status.message()).into_http()
+        }
+        Some(status) if status.code() == Code::Unimplemented && NOT_THERE.contains(&status.message()) => {
+            Status::unimplemented(format!("this driver offers no call {}", Quoted(method))).into_http()
         }
         Some(_) | None => response,
     }

@@ -14,7 +14,7 @@ use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::probe::FsKind;
 use super::linux::staged::{Backing, PathState};
 use super::linux::sysfs::BlockDevice;
-use super::paths;
+use super::paths::{self, quoted};
 use crate::progress::Progress;
 use crate::volume::DiskId;
 
@@ -37,7 +37,7 @@ pub struct ExpandRequest {
 /// Why the volume is not as large as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpandError {
-    #[error("no volume is mounted at {path}", path = .0.display())]
+    #[error("no volume is mounted at {}", quoted(.0))]
     NotMounted(PathBuf),
     #[error("the disk mounted at {path} has left this host, so the volume is dead", path = .0.display())]
     Gone(PathBuf),

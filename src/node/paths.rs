@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::volume::DiskId;
+use crate::volume::{DiskId, Quoted};
 
 /// The kernel's limits, without the closing NUL.
 const MAX_PATH: usize = 4095;
@@ -12,18 +12,28 @@ const MAX_NAME: usize = 255;
 /// Why a path is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathRefused {
-    #[error("{field} is {path:?}; it must be an absolute path")]
+    #[error("{field} is {}; it must be an absolute path", quoted(.path))]
     Relative { field: &'static str, path: PathBuf },
-    #[error("{field} is {path:?}; it must not lead upwards by \"..\"")]
+    #[error("{field} is {}; it must not lead upwards by \"..\"", quoted(.path))]
     Upwards { field: &'static str, path: PathBuf },
-    #[error("{field} is {path:?}; nothing can be mounted there")]
+    #[error("{field} is {}; nothing can be mounted there", quoted(.path))]
     Root { field: &'static str, path: PathBuf },
-    #[error("{field} is {path:?}; it must not hold control characters")]
+    #[error("{field} is {}; it must not hold control characters", quoted(.path))]
     Character { field: &'static str, path: PathBuf },
+    #[error(
+        "target_path is {} and staging_target_path {}; neither can be in the other",
+        quoted(.target), quoted(.staging)
+    )]
+    Nested { target: PathBuf, staging: PathBuf },
     #[error("{field} has {length} bytes, longer than the {MAX_PATH} bytes that the kernel takes")]
     TooLong { field: &'static str, length: usize },
     #[error("{field} holds a name of {length} bytes, longer than the {MAX_NAME} bytes that the kernel takes")]
     NameTooLong { field: &'static str, length: usize },
+}
+
+/// A path in a text.
+pub(super) fn quoted(path: &Path) -> String {
+    Quoted(&path.to_string_lossy()).to_string()
 }
 
 /// Checks a path that something will be mounted at or removed from.
@@ -47,6 +57,15 @@ pub fn check(field: &'static str, path: &Path) -> Result<(), PathRefused> {
     }
     if path.file_name().is_none() {
         return Err(PathRefused::Root { field, path: path_buf() });
+    }
+    Ok(())
+}
+
+/// Checks where a staged volume is to appear. At its own staging path there would be nothing to unpublish without
+/// unstaging, above it the staging path would be hidden, and below it in the volume's data. Both as mountinfo lists them.
+pub fn check_apart(target: &Path, staging: &Path) -> Result<(), PathRefused> {
+    if target.starts_with(staging) || staging.starts_with(target) {
+        return Err(PathRefused::Nested { target: target.to_owned(), staging: staging.to_owned() });
     }
     Ok(())
 }
@@ -77,6 +96,15 @@ mod tests {
         assert_eq!(refused("/a/../etc"), r#"target_path is "/a/../etc"; it must not lead upwards by "..""#);
         assert_eq!(refused("/"), r#"target_path is "/"; nothing can be mounted there"#);
         assert_eq!(refused("/a\0b"), r#"target_path is "/a\0b"; it must not hold control characters"#);
+        for (target, staging, apart) in [
+            ("/k/pods/a", "/k/staging", true),
+            ("/k/staging-2", "/k/staging", true),
+            ("/k/staging", "/k/staging/", false),
+            ("/k/staging/./a", "/k//staging", false),
+            ("/k", "/k/staging", false),
+        ] {
+            assert_eq!(check_apart(Path::new(target), Path::new(staging)).is_ok(), apart, "{target}");
+        }
         assert!(refused(&"/x".repeat(2048)).contains("4096 bytes, longer than the 4095"));
         assert!(refused(&format!("/{}", "x".repeat(256))).contains("256 bytes, longer than the 255"));
     }

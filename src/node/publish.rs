@@ -84,6 +84,10 @@ impl Node {
 
     async fn stage_and_bind(&self, request: PublishRequest, progress: &Progress) -> Result<(), PublishError> {
         paths::check("target_path", &request.target_path)?;
+        paths::check("staging_target_path", &request.staging_path)?;
+        let (target, staging) = (request.target_path.clone(), request.staging_path.clone());
+        let apart = move || paths::check_apart(&as_listed(&target), &as_listed(&staging));
+        self.host.calls.run(apart).await?;
         let stage = StageRequest {
             volume: request.volume.clone(),
             staging_path: request.staging_path.clone(),

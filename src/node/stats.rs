@@ -9,6 +9,7 @@ use super::linux::error::HostError;
 use super::linux::mountinfo::{Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::linux::usage::{FsUsage, fs_usage};
+use super::paths::quoted;
 use crate::volume::DiskId;
 
 /// Which volume, and where it is mounted.
@@ -31,7 +32,7 @@ pub enum Usage {
 /// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
-    #[error("no volume is mounted at {path}", path = .0.display())]
+    #[error("no volume is mounted at {}", quoted(.0))]
     NotMounted(PathBuf),
     #[error("the disk mounted at {path} has left this host, so the volume is dead", path = .0.display())]
     Gone(PathBuf),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Node;
 use super::linux::mount::{self, PathError, UnmountError};
-use super::linux::mountinfo::as_listed;
+use super::linux::mountinfo::{Mounts, as_listed};
 use super::paths::{self, PathRefused};
 use crate::progress::Progress;
 use crate::volume::DiskId;
@@ -28,7 +28,8 @@ pub enum UnpublishError {
 }
 
 impl Node {
-    /// Unmounts what is at the target path and removes it. Nothing there, a dead disk, several mounts: all the same.
+    /// Unmounts what is at the target path and removes it. Nothing there, a dead disk, several mounts: all the same. What
+    /// was never a volume is not taken away.
     pub async fn unpublish(
         &self,
         request: UnpublishRequest,
@@ -36,10 +37,12 @@ impl Node {
     ) -> Result<(), UnpublishError> {
         paths::check("target_path", &request.target_path)?;
         progress.set(format!("unmounting {}", request.target_path.display()));
+        let host = self.host.clone();
         self.host
             .calls
             .run(move || {
                 let target = as_listed(&request.target_path);
+                host.prove_no_foreign(&Mounts::read().map_err(UnmountError::Host)?, &target)?;
                 mount::unmount_all(&target)?;
                 Ok(mount::remove_mount_point(&target)?)
             })

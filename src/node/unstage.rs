@@ -29,7 +29,7 @@ pub struct UnstageRequest {
 pub enum UnstageError {
     #[error(transparent)]
     Path(#[from] PathRefused),
-    #[error("the volume is still mounted on {}; unpublish it there first", list(.0))]
+    #[error("the volume is still mounted on {}; unpublish it (or unstage it) there first", list(.0))]
     Published(Vec<PathBuf>),
     #[error(transparent)]
     Unmount(#[from] UnmountError),
@@ -52,7 +52,11 @@ impl Node {
         let devices = match noted {
             Some(devices) => devices,
             // Unmounted before, perhaps by a driver that was then stopped: the mark on the disk still tells.
-            None => self.host.marked(&volume).await?,
+            None => {
+                let devices = self.host.marked(&volume).await?;
+                self.prove_unmounted(devices.clone()).await?;
+                devices
+            }
         };
         for device in devices {
             progress.set(format!("waiting for {} to be let go", device.name));
@@ -63,12 +67,27 @@ impl Node {
         Ok(())
     }
 
+    /// What is mounted elsewhere on this host is not about to be let go.
+    async fn prove_unmounted(&self, devices: Vec<BlockDevice>) -> Result<(), UnstageError> {
+        let host = self.host.clone();
+        let elsewhere = move || {
+            let mounts = Mounts::read()?;
+            let of_device = |device: &BlockDevice| host.others_of(&mounts, device.number, &[]);
+            Ok::<_, HostError>(devices.iter().flat_map(of_device).collect::<Vec<_>>())
+        };
+        let paths = self.host.calls.run(elsewhere).await?;
+        if paths.is_empty() { Ok(()) } else { Err(UnstageError::Published(paths)) }
+    }
+
     /// Unmounts. Which devices that leaves to wait for is noted first, for the mounts that tell will be gone.
     fn release(&self, host: &Host, request: &UnstageRequest) -> Result<(), UnstageError> {
         let directory = as_listed(&request.staging_path);
         let file = as_listed(&paths::block_file(&request.staging_path, &request.volume));
         let mounts = Mounts::read()?;
         let mut devices: Vec<BlockDevice> = Vec::new();
+        for path in [&file, &directory] {
+            host.prove_no_foreign(&mounts, path)?;
+        }
         for path in [&file, &directory] {
             let PathState::Live { backing, device, .. } = host.state_at(&mounts, path)? else {
                 continue;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Quoted;
+
 /// How the volume is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
@@ -116,7 +118,7 @@ pub enum CapabilityError {
     Mode { mode: String },
     #[error("volume_capability.access_type is required; allowed: block, mount")]
     NoAccess,
-    #[error("volume_capability.mount.fs_type is {fs_type:?}; allowed: {}", FileSystems)]
+    #[error("volume_capability.mount.fs_type is {}; allowed: {FileSystems}", Quoted(.fs_type))]
     FileSystem { fs_type: String },
     #[error(
         "volume_capability.mount.mount_flags entry {index} (counted from 0) {reason}; \

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Adoption, BlankSectors, DiskType, FsType, Gib};
+use super::{Adoption, BlankSectors, DiskType, FsType, Gib, Quoted};
 
 /// Facts on a volume that never change: what CSI calls volume context and Kubernetes volume attributes.
 ///
@@ -64,13 +64,15 @@ pub struct PublishContext {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContextError {
     #[error(
-        "publish_context key {:?} is {value:?}; it must be a device name such as vdc",
-        PublishContext::DEVICE
+        "publish_context key {:?} is {}; it must be a device name such as vdc",
+        PublishContext::DEVICE,
+        Quoted(.value)
     )]
     Device { value: String },
     #[error(
-        "publish_context key {:?} is {value:?}; it must be a number of GiB such as 20",
-        PublishContext::SIZE
+        "publish_context key {:?} is {}; it must be a number of GiB such as 20",
+        PublishContext::SIZE,
+        Quoted(.value)
     )]
     Size { value: String },
 }

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod name;
 pub mod node_ref;
 pub mod parameters;
+pub mod quoted;
 pub mod slot;
 pub mod topology;
 
@@ -30,5 +31,6 @@ pub use list_token::ListToken;
 pub use name::DiskName;
 pub use node_ref::NodeRef;
 pub use parameters::{ChargeType, Parameters};
+pub use quoted::Quoted;
 pub use slot::Slot;
 pub use topology::{Segment, TopologyRequirement};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::blank::yes_or_no;
-use super::{BlankSectors, DiskType, FsType};
+use super::{BlankSectors, DiskType, FsType, Quoted};
 
 /// The keys.
 pub mod key {
@@ -94,12 +94,13 @@ pub struct Parameters {
 pub enum ParameterError {
     #[error("parameter {key:?} is required; allowed: {allowed}")]
     Missing { key: &'static str, allowed: String },
-    #[error("unknown parameter {key:?}; allowed: {}", Words(&key::ALL))]
+    #[error("unknown parameter {}; allowed: {}", Quoted(.key), Words(&key::ALL))]
     Unknown { key: String },
-    #[error("parameter {key:?} is {value:?}; allowed: {allowed}")]
+    #[error("parameter {key:?} is {}; allowed: {allowed}", Quoted(.value))]
     Value { key: &'static str, value: String, allowed: String },
     #[error(
-        "parameters {one:?} and {other:?} contradict each other: {one_value:?} and {other_value:?}; set one of them"
+        "parameters {one:?} and {other:?} contradict each other: {} and {}; set one of them",
+        Quoted(.one_value), Quoted(.other_value)
     )]
     Contradiction { one: &'static str, one_value: String, other: &'static str, other_value: String },
     #[error("parameter {key:?} is not possible without {needs:?}")]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::id::IdError;
-use super::{DiskType, HostId, Zone};
+use super::{DiskType, HostId, Quoted, Zone};
 
 /// The keys.
 pub mod key {
@@ -40,9 +40,9 @@ pub struct TopologyRequirement {
 /// Why a requirement cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyError {
-    #[error("topology key {key:?} is {value:?}, which {reason}")]
+    #[error("topology key {key:?} is {}, which {reason}", Quoted(.value))]
     Id { key: &'static str, value: String, reason: IdError },
-    #[error("topology key {key:?} is {value:?}; allowed: true, false")]
+    #[error("topology key {key:?} is {}; allowed: true, false", Quoted(.value))]
     Bool { key: &'static str, value: String },
     #[error("topology key {key:?} is set twice in one segment, in different case")]
     Twice { key: &'static str },

@@ -219,9 +219,10 @@ fn grow(error: &GrowError) -> Code {
 
 fn mount_point(error: &PathError) -> Code {
     match error {
-        PathError::Occupied { .. } | PathError::NotEmpty(_) | PathError::Below { .. } => {
-            Code::FailedPrecondition
-        }
+        PathError::Occupied { .. }
+        | PathError::Foreign { .. }
+        | PathError::NotEmpty(_)
+        | PathError::Below { .. } => Code::FailedPrecondition,
         PathError::Host(_) => Code::Unavailable,
     }
 }
@@ -229,6 +230,7 @@ fn mount_point(error: &PathError) -> Code {
 fn unmount(error: &UnmountError) -> Code {
     match error {
         UnmountError::Busy(_) => Code::Aborted,
+        UnmountError::Foreign { .. } => Code::FailedPrecondition,
         UnmountError::Host(_) => Code::Unavailable,
     }
 }

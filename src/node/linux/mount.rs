@@ -84,6 +84,8 @@ fn remount_read_only(target: &Path) -> Result<(), HostError> {
 pub enum UnmountError {
     #[error("{path} is in use by a process", path = .0.display())]
     Busy(PathBuf),
+    #[error("{path} has {what} mounted on it, which is no volume of this driver; it was left as it is", path = .path.display())]
+    Foreign { path: PathBuf, what: String },
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -155,6 +157,8 @@ pub(super) fn open_directory(path: &Path) -> Result<File, HostError> {
 pub enum PathError {
     #[error("{path} is {found}, and {wanted} is needed there; remove it", path = .path.display())]
     Occupied { path: PathBuf, found: &'static str, wanted: &'static str },
+    #[error("{path} is {found}, which no volume leaves behind; it was left as it is", path = .path.display())]
+    Foreign { path: PathBuf, found: &'static str },
     #[error("{path} is not empty; it was left as it is, look at what wrote below it", path = .0.display())]
     NotEmpty(PathBuf),
     #[error("{path} cannot be made, because {above} is not a directory", path = .path.display(), above = .above.display())]
@@ -222,7 +226,7 @@ pub fn remove_mount_point(path: &Path) -> Result<(), PathError> {
             return Err(PathError::NotEmpty(path.to_owned()));
         }
         Some(Kind::File) => fs::remove_file(path),
-        Some(other) => return Err(occupied(path, other, "an unused mount point")),
+        Some(other) => return Err(PathError::Foreign { path: path.to_owned(), found: other.words() }),
     };
     match removed {
         Ok(()) => Ok(()),
@@ -242,14 +246,19 @@ enum Kind {
     Other,
 }
 
+impl Kind {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Directory => "a directory",
+            Self::File => "a file",
+            Self::Link => "a symbolic link",
+            Self::Other => "neither file nor directory",
+        }
+    }
+}
+
 fn occupied(path: &Path, found: Kind, wanted: &'static str) -> PathError {
-    let found = match found {
-        Kind::Directory => "a directory",
-        Kind::File => "a file",
-        Kind::Link => "a symbolic link",
-        Kind::Other => "neither file nor directory",
-    };
-    PathError::Occupied { path: path.to_owned(), found, wanted }
+    PathError::Occupied { path: path.to_owned(), found: found.words(), wanted }
 }
 
 /// What is at `path`, without following a symbolic link.

@@ -10,6 +10,7 @@ use super::Host;
 use super::device::{OpenDevice, OpenError};
 use super::device_number::DeviceNumber;
 use super::error::HostError;
+use super::mount::UnmountError;
 use super::mountinfo::{Mount, Mounts};
 use super::sysfs::BlockDevice;
 
@@ -116,6 +117,26 @@ impl Host {
             Backing::Lost => Ok(PathState::Dead(mount)),
             Backing::NoDevice => Ok(PathState::Foreign(mount)),
         }
+    }
+
+    /// Refuses to take off what no volume can be: the host's own file systems, or those of other programs. What a volume
+    /// may have left, of a disk that is gone or still there, passes. Blocking.
+    pub fn prove_no_foreign(&self, mounts: &Mounts, path: &Path) -> Result<(), UnmountError> {
+        for mount in mounts.at(path) {
+            let foreign = match self.backing(mount) {
+                Backing::Fs(number) | Backing::Block(number) => {
+                    self.sysfs.by_number(number)?.is_none() && self.sysfs.has_partition(number)?
+                }
+                Backing::Lost => false,
+                // A device node whose look is not to be had any more could be a raw block volume's.
+                Backing::NoDevice => !self.may_hold_nodes(mount),
+            };
+            if foreign {
+                let what = format!("{} {}", mount.fs_type, mount.source.display());
+                return Err(UnmountError::Foreign { path: path.to_owned(), what });
+            }
+        }
+        Ok(())
     }
 
     /// The mount points that show `device`, other than those at `except`. Blocking.

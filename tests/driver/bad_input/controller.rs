@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use csi_udisk::csi::proto::v1;
 use tonic::Code::{
     self, Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Ok as Fine, OutOfRange,
-    ResourceExhausted,
+    ResourceExhausted, Unimplemented,
 };
 use tonic::transport::Channel;
 use v1::controller_client::ControllerClient;
@@ -54,6 +54,15 @@ fn requisite(keys: &[(&str, &str)]) -> Option<v1::TopologyRequirement> {
     Some(v1::TopologyRequirement { requisite, preferred: Vec::new() })
 }
 
+/// One requisite segment for each of 2000 values.
+fn many(key: &str) -> Option<v1::TopologyRequirement> {
+    let mut all = v1::TopologyRequirement::default();
+    for number in 0..2000 {
+        all.requisite.extend(requisite(&[(key, &format!("a-{number}"))])?.requisite);
+    }
+    Some(all)
+}
+
 #[rustfmt::skip]
 const CREATE: &[Row<Create>] = &[
     ("no name", |r, _| r.name.clear(), InvalidArgument, "name is required"),
@@ -77,7 +86,7 @@ const CREATE: &[Row<Create>] = &[
     ("file system ntfs", |r, _| r.volume_capabilities = vec![mount("ntfs", &[], "")], InvalidArgument, "fs_type is \"ntfs\"; allowed: ext3, ext4, xfs, btrfs"),
     ("file system in capitals", |r, _| r.volume_capabilities = vec![mount("EXT4", &[], "")], InvalidArgument, "fs_type is \"EXT4\""),
     ("file system that is an option of mkfs", |r, _| r.volume_capabilities = vec![mount("-F", &[], "")], InvalidArgument, "fs_type is \"-F\""),
-    ("huge file system", |r, _| r.volume_capabilities = vec![mount(&huge(), &[], "")], InvalidArgument, "fs_type is \"盘"),
+    ("huge file system", |r, _| r.volume_capabilities = vec![mount(&huge(), &[], "")], InvalidArgument, "…\"; allowed: ext3, ext4, xfs, btrfs"),
     ("two file systems", |r, _| r.volume_capabilities = vec![mount("xfs", &[], ""), mount("ext4", &[], "")], InvalidArgument, "the file systems xfs and ext4; a volume has one"),
     ("empty mount flag", |r, _| r.volume_capabilities = vec![mount("", &["ro", ""], "")], InvalidArgument, "mount_flags entry 1 (counted from 0) is empty"),
     ("mount flag with NUL", |r, _| r.volume_capabilities = vec![mount("", &["a\0b"], "")], InvalidArgument, "mount_flags entry 0 (counted from 0) holds a control character"),
@@ -90,11 +99,15 @@ const CREATE: &[Row<Create>] = &[
     ("type of a tape", |r, _| set(r, "type", "tape"), InvalidArgument, "\"tape\"; allowed: sata"),
     ("type of the API", |r, _| set(r, "type", "SSDDataDisk"), InvalidArgument, "\"SSDDataDisk\"; allowed: sata"),
     ("type with control characters", |r, _| set(r, "type", "s\r\n\u{1b}[31msd"), InvalidArgument, "allowed: sata"),
-    ("huge type", |r, _| set(r, "type", &huge()), InvalidArgument, "parameter \"type\" is \"盘"),
+    ("huge type", |r, _| set(r, "type", &huge()), InvalidArgument, "…\"; allowed: sata, ssd, essd, rssd, erssd, efficiency"),
     ("unknown parameter", |r, _| set(r, "iops", "9"), InvalidArgument, "unknown parameter \"iops\"; allowed: type, fsType, csi.storage.k8s.io/fstype, udataArkMode, chargeType, quantity, cmkId, blankReadsAsNoise, businessGroup, tag"),
     ("parameter in other case", |r, _| set(r, "Type", "ssd"), InvalidArgument, "unknown parameter \"Type\""),
     ("empty parameter key", |r, _| set(r, "", "x"), InvalidArgument, "unknown parameter \"\""),
-    ("huge parameter key", |r, _| set(r, &huge(), "x"), InvalidArgument, "unknown parameter \"盘"),
+    ("huge parameter key", |r, _| set(r, &huge(), "x"), InvalidArgument, "…\"; allowed: type, fsType"),
+    ("ten thousand parameters", |r, _| (0..10_000).for_each(|i| set(r, &format!("k{i}"), "x")), InvalidArgument, "unknown parameter \"k0\"; allowed: type"),
+    ("huge key of UKMS", |r, _| { set(r, "type", "rssd"); set(r, "cmkId", &huge()) }, InvalidArgument, "…\"; allowed: the id of a key of UKMS"),
+    ("two huge business groups", |r, _| { set(r, "businessGroup", &huge()); set(r, "tag", "b") }, InvalidArgument, "…\"; allowed: the name of a business group"),
+    ("quantity in other digits", |r, _| { set(r, "chargeType", "month"); set(r, "quantity", "１") }, InvalidArgument, "\"quantity\" is \"１\"; allowed: 1 to 9"),
     ("parameter key with control characters", |r, _| set(r, "\u{7}\n", "x"), InvalidArgument, "unknown parameter"),
     ("fsType of another world", |r, _| set(r, "fsType", "zfs"), InvalidArgument, "parameter \"fsType\" is \"zfs\"; allowed: ext3, ext4, xfs, btrfs"),
     ("sidecar's fstype of another world", |r, _| set(r, "csi.storage.k8s.io/fstype", "zfs"), InvalidArgument, "parameter \"csi.storage.k8s.io/fstype\" is \"zfs\""),
@@ -135,11 +148,14 @@ const CREATE: &[Row<Create>] = &[
     ("empty segment", |r, _| r.accessibility_requirements = requisite(&[]), InvalidArgument, "no segment of accessibility_requirements"),
     ("zone with a slash", |r, _| r.accessibility_requirements = requisite(&[("zone", "a/b")]), InvalidArgument, "/zone\" is \"a/b\", which holds '/'"),
     ("empty zone", |r, _| r.accessibility_requirements = requisite(&[("zone", "")]), InvalidArgument, "/zone\" is \"\", which is empty"),
-    ("huge zone", |r, _| r.accessibility_requirements = requisite(&[("zone", &huge())]), InvalidArgument, "/zone\" is \"盘"),
+    ("huge zone", |r, _| r.accessibility_requirements = requisite(&[("zone", &huge())]), InvalidArgument, "…\", which "),
     ("rssd that is neither", |r, _| r.accessibility_requirements = requisite(&[("rssd", "maybe")]), InvalidArgument, "/rssd\" is \"maybe\"; allowed: true, false"),
     ("zone twice in other case", |r, _| r.accessibility_requirements = requisite(&[("zone", "a"), ("ZONE", "b")]), InvalidArgument, "set twice in one segment"),
-    ("zone that is not sold", |r, _| r.accessibility_requirements = requisite(&[("zone", "cn-none-01")]), InvalidArgument, "CreateUDisk failed with RetCode"),
+    ("zone that is not sold", |r, _| r.accessibility_requirements = requisite(&[("zone", "cn-none-01")]), InvalidArgument, "of type ssd in zone cn-none-01: CreateUDisk failed with RetCode 230: Params [Zone] not available"),
     ("region of others", |r, _| r.accessibility_requirements = requisite(&[("region", "cn-none")]), ResourceExhausted, "only regions cn-none, but this driver works in region cn-sh2"),
+    ("very many regions", |r, _| r.accessibility_requirements = many("region"), ResourceExhausted, "only regions a-0, a-1, a-10, a-100, a-1000, a-1001, a-1002, a-1003 and 1992 more, but this driver"),
+    ("very many zones", |r, _| { r.name = FREE.into(); r.accessibility_requirements = many("zone") }, AlreadyExists, "the request allows only a-0, a-1, a-10, a-100, a-1000, a-1001, a-1002, a-1003 and 1992 more"),
+    ("huge region", |r, _| r.accessibility_requirements = requisite(&[("region", &"r".repeat(100_000))]), InvalidArgument, "…\", which is longer than 128 bytes"),
     ("rssd on a node without RDMA", |r, _| { set(r, "type", "rssd"); r.accessibility_requirements = requisite(&[("rssd", "false")]) }, ResourceExhausted, "no RDMA network"),
     ("rssd for a host that is unknown", |r, _| { set(r, "type", "rssd"); r.accessibility_requirements = requisite(&[("host", "uhost-none")]) }, ResourceExhausted, "host uhost-none cannot take a disk of type rssd"),
     ("name taken, other size", |r, _| { r.name = FREE.into(); r.capacity_range = capacity(40 * GIB, 0) }, AlreadyExists, "has 20 GiB, which is less than"),
@@ -255,7 +271,7 @@ const GET: &[Row<v1::ControllerGetVolumeRequest>] = &[
 ];
 
 /// Names that CSI allows and the cloud does not: each is one disk, found again by the same name.
-const NAMES: [fn() -> String; 12] = [
+const NAMES: [fn() -> String; 13] = [
     || "a".into(),
     || "12345".into(),
     || "n".repeat(63),
@@ -267,6 +283,7 @@ const NAMES: [fn() -> String; 12] = [
     || "../../etc/passwd".into(),
     || "Robert'); DROP TABLE--".into(),
     || "a\tb".into(),
+    || "\u{202e}txt.exe".into(),
     || format!("csi-sha1-{}", "0".repeat(40)),
 ];
 
@@ -348,8 +365,36 @@ async fn the_controller_refuses_bad_input_and_leaves_nothing() {
         let answer = super::answer(unreadable(driver.channel.clone(), bytes()).await);
         judge.row(&place, &format!("unreadable, {what}"), answer, (*code, *phrase)).await;
     }
+    not_offered(driver.channel.clone(), &place, &mut judge).await;
     odd_names(&mut controller, &place, &mut judge).await;
     judge.finish("controller");
+}
+
+/// Calls that CSI has, or had, or never had, and that this driver does not advertise.
+async fn not_offered(channel: Channel, place: &Place, judge: &mut Judge) {
+    let long = format!("Controller/{}", "A".repeat(10_000));
+    for method in [
+        "Controller/CreateSnapshot",
+        "Controller/DeleteSnapshot",
+        "Controller/ListSnapshots",
+        "Controller/GetSnapshot",
+        "Controller/GetCapacity",
+        "Controller/ControllerModifyVolume",
+        "Controller/LevitateVolume",
+        "GroupController/CreateVolumeGroupSnapshot",
+        "Node/NodeStageVolume",
+        &long,
+    ] {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<Unreadable, Unreadable>::default();
+        let path = format!("/csi.v1.{method}").parse().unwrap();
+        let empty = tonic::Request::new(Unreadable { name: Vec::new() });
+        let answer = super::answer(client.unary(empty, path, codec).await);
+        let name: String = method.rsplit('/').next().unwrap().chars().take(100).collect();
+        let phrase = format!("this driver offers no call \"{name}");
+        judge.row(place, &format!("not offered, {name}"), answer, (Unimplemented, &phrase)).await;
+    }
 }
 
 type OddName = (&'static str, fn() -> Vec<u8>, Code, &'static str);

@@ -134,6 +134,10 @@ impl Judge {
         if text.chars().any(char::is_control) {
             faults.push("holds a control character".to_owned());
         }
+        // Kubernetes keeps a kilobyte of it.
+        if text.len() > 1024 {
+            faults.push(format!("has {} bytes", text.len()));
+        }
         let now = Truth::read(place).await;
         faults.extend(self.before.difference(&now));
         // So that the next rows are not blamed.

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use csi_udisk::csi::proto::v1;
+use nix::mount::{MsFlags, mount as mount_fs};
 use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Ok as Fine};
 
 use super::{Judge, NO_DISKS, Place, Row, capacity, huge, mode, mount, send, shown};
@@ -45,6 +46,7 @@ const STAGE: &[Row<Stage>] = &[
     ("path to a link to nothing", |r, p| r.staging_target_path = p.path("dangling"), FailedPrecondition, "is a symbolic link"),
     ("path below a file", |r, p| r.staging_target_path = p.path("file/below"), FailedPrecondition, "is not a directory"),
     ("path to a socket", |r, p| r.staging_target_path = p.world.dir.join("node.test.sock").display().to_string(), FailedPrecondition, "is neither file nor directory"),
+    ("path of somebody's mount", |r, p| r.staging_target_path = p.path("foreign"), FailedPrecondition, "has tmpfs somebody's mounted on it"),
     ("path of another volume", |r, p| r.staging_target_path = p.path("staged"), FailedPrecondition, "which is not this volume"),
     ("no capability", |r, _| r.volume_capability = None, InvalidArgument, "volume_capability is required"),
     ("empty capability", |r, _| r.volume_capability = Some(Default::default()), InvalidArgument, "access_mode is required"),
@@ -91,6 +93,12 @@ const PUBLISH: &[Row<Publish>] = &[
     ("relative staging path", |r, _| r.staging_target_path = "staged".into(), InvalidArgument, "staging_target_path is \"staged\""),
     ("staging path of the root", |r, _| r.staging_target_path = "/".into(), InvalidArgument, "nothing can be mounted there"),
     ("staging path that is a file", |r, p| r.staging_target_path = p.path("file"), FailedPrecondition, "not"),
+    ("target that is the staging path", |r, p| r.target_path = p.path("staged"), InvalidArgument, "neither can be in the other"),
+    ("target that is the staging path by a link", |r, p| r.target_path = p.path("home/staged"), InvalidArgument, "neither can be in the other"),
+    ("target in the volume", |r, p| r.target_path = p.path("staged/inside"), InvalidArgument, "neither can be in the other"),
+    ("target above the staging path", |r, p| r.target_path = p.path(""), InvalidArgument, "neither can be in the other"),
+    ("target that is somebody's mount", |r, p| r.target_path = p.path("foreign"), FailedPrecondition, "has tmpfs somebody's mounted on it, which is not this volume"),
+    ("staging path that is somebody's mount", |r, p| r.staging_target_path = p.path("foreign"), FailedPrecondition, "has tmpfs somebody's mounted on it"),
     ("no capability", |r, _| r.volume_capability = None, InvalidArgument, "volume_capability is required"),
     ("mode unknown", |r, _| r.volume_capability = Some(mode(0)), InvalidArgument, "access_mode is UNKNOWN"),
     ("file system ntfs", |r, _| r.volume_capability = Some(mount("ntfs", &[], "")), InvalidArgument, "fs_type is \"ntfs\""),
@@ -110,6 +118,9 @@ const UNSTAGE: &[Row<Unstage>] = &[
     ("long path", |r, _| r.staging_target_path = long_path(), InvalidArgument, "longer than the 4095 bytes"),
     ("path with line break", |r, p| r.staging_target_path = p.path("a\nb"), InvalidArgument, "\\nb\"; it must not hold control characters"),
     ("published volume", |r, p| { r.volume_id.clone_from(&p.attached); r.staging_target_path = p.path("staged") }, FailedPrecondition, "is still mounted on"),
+    ("somebody's mount", |r, p| r.staging_target_path = p.path("foreign"), FailedPrecondition, "has tmpfs somebody's mounted on it, which is no volume of this driver; it was left as it is"),
+    ("the host's own mount", |r, _| r.staging_target_path = "/proc".into(), FailedPrecondition, "/proc has proc "),
+    ("published volume at another path", |r, p| { r.volume_id.clone_from(&p.attached); r.staging_target_path = p.path("nothing") }, FailedPrecondition, "pods/target; unpublish it (or unstage it) there first"),
     ("nothing there", |r, p| r.staging_target_path = p.path("nothing"), Fine, ""),
     ("path to a file", |r, p| r.staging_target_path = p.path("file"), Fine, ""),
     ("path to a link", |r, p| r.staging_target_path = p.path("link"), Fine, ""),
@@ -123,12 +134,15 @@ const UNPUBLISH: &[Row<Unpublish>] = &[
     ("target upwards", |r, p| r.target_path = p.path("../x"), InvalidArgument, "must not lead upwards"),
     ("target of the root", |r, _| r.target_path = "/".into(), InvalidArgument, "nothing can be mounted there"),
     ("long target", |r, _| r.target_path = long_path(), InvalidArgument, "longer than the 4095 bytes"),
+    ("somebody's mount", |r, p| r.target_path = p.path("foreign"), FailedPrecondition, "has tmpfs somebody's mounted on it, which is no volume of this driver; it was left as it is"),
+    ("the host's own mount", |r, _| r.target_path = "/proc".into(), FailedPrecondition, "/proc has proc "),
     ("nothing there", |r, p| r.target_path = p.path("nothing"), Fine, ""),
     ("below nothing", |r, p| r.target_path = p.path("nothing/at/all"), Fine, ""),
     ("below a file", |r, p| r.target_path = p.path("file/x"), Fine, ""),
     ("a file with data", |r, p| r.target_path = p.path("file"), FailedPrecondition, "is not empty; it was left as it is"),
     ("a directory with data", |r, p| r.target_path = p.path("pods"), FailedPrecondition, "is not empty"),
-    ("a link", |r, p| r.target_path = p.path("link"), FailedPrecondition, "is a symbolic link"),
+    ("a link", |r, p| r.target_path = p.path("link"), FailedPrecondition, "is a symbolic link, which no volume leaves behind; it was left as it is"),
+    ("a device of the host", |r, _| r.target_path = "/dev/null".into(), FailedPrecondition, "/dev/null is neither file nor directory, which no volume leaves behind"),
 ];
 
 #[rustfmt::skip]
@@ -136,7 +150,7 @@ const EXPAND: &[Row<Expand>] = &[
     ("no id", |r, _| r.volume_id.clear(), InvalidArgument, "volume_id is required"),
     ("odd id", |r, _| r.volume_id = "a/b".into(), NotFound, "the id holds '/'"),
     ("no path", |r, _| r.volume_path.clear(), InvalidArgument, "volume_path is required"),
-    ("relative path", |r, _| { r.volume_path = "x".into(); r.staging_target_path.clear() }, NotFound, "no volume is mounted at x"),
+    ("relative path", |r, _| { r.volume_path = "x".into(); r.staging_target_path.clear() }, NotFound, "no volume is mounted at \"x\""),
     ("long path", |r, _| { r.volume_path = long_path(); r.staging_target_path.clear() }, NotFound, "no volume is mounted at"),
     ("nothing mounted", |r, p| { r.volume_path = p.path("nothing"); r.staging_target_path.clear() }, NotFound, "no volume is mounted at"),
     ("a link", |r, p| { r.volume_path = p.path("link"); r.staging_target_path.clear() }, NotFound, "no volume is mounted at"),
@@ -150,7 +164,7 @@ const STATS: &[Row<Stats>] = &[
     ("no id", |r, _| r.volume_id.clear(), InvalidArgument, "volume_id is required"),
     ("odd id", |r, _| r.volume_id = "a/b".into(), NotFound, "the id holds '/'"),
     ("no path", |r, _| r.volume_path.clear(), InvalidArgument, "volume_path is required"),
-    ("relative path", |r, _| r.volume_path = "x".into(), NotFound, "no volume is mounted at x"),
+    ("relative path", |r, _| r.volume_path = "x".into(), NotFound, "no volume is mounted at \"x\""),
     ("long path", |r, _| r.volume_path = long_path(), NotFound, "no volume is mounted at"),
     ("path with NUL", |r, p| r.volume_path = p.path("a\0b"), NotFound, "no volume is mounted at"),
     ("nothing there", |r, p| r.volume_path = p.path("nothing"), NotFound, "no volume is mounted at"),
@@ -190,12 +204,15 @@ async fn the_node_refuses_bad_input_and_leaves_nothing() {
         target: place.path("pods/target"),
     };
     let staged = at(&place.attached, &place.context);
-    for dir in ["staged", "pods", "elsewhere"] {
+    for dir in ["staged", "pods", "elsewhere", "foreign"] {
         std::fs::create_dir(place.path(dir)).unwrap();
     }
     std::fs::write(place.path("file"), "data").unwrap();
     symlink("elsewhere", place.path("link")).unwrap();
     symlink("nowhere", place.path("dangling")).unwrap();
+    symlink(".", place.path("home")).unwrap();
+    let foreign = place.path("foreign");
+    mount_fs(Some("somebody's"), foreign.as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     node.node_stage_volume(staged.stage()).await.unwrap();
     node.node_publish_volume(staged.publish()).await.unwrap();
     std::fs::write(Path::new(&staged.target).join("data"), "what must stay").unwrap();
