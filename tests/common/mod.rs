@@ -213,7 +213,10 @@ impl Loop {
     fn attach(image: &Path, sector: u32) -> Self {
         let output =
             run("losetup", &["-f", "--show", "-b", &sector.to_string(), &image.display().to_string()]);
-        Self { device: PathBuf::from(output.trim()), image: image.to_owned() }
+        let device = PathBuf::from(output.trim());
+        // A number that was made read-only stays so for its next user, and a test may have been cut off in between.
+        run("blockdev", &["--setrw", &device.display().to_string()]);
+        Self { device, image: image.to_owned() }
     }
 }
 
