@@ -33,6 +33,13 @@ pub enum ContentRefused {
     )]
     OtherDisk { found: FsKind, uuid: FsUuid, adoption: Adoption },
     #[error(
+        "its {found} has the UUID {uuid}, by which this driver marks volumes of another UDisk: this is the wrong disk, or a \
+         copy made outside Kubernetes, and {adoption}. It was not given out as a raw block volume, nor changed. If you made \
+         this copy, give its PersistentVolume the volume attribute {key}: \"{uuid}\"",
+        key = VolumeContext::ADOPT
+    )]
+    OtherDiskAsBlock { found: FsKind, uuid: FsUuid, adoption: Adoption },
+    #[error(
         "it is wanted read-only, and is a copy of a btrfs with the UUID {uuid}, which the kernel would take for the original. Use \
          it for writing once, then its UUID is replaced. It was neither mounted nor changed"
     )]
@@ -85,6 +92,23 @@ pub fn plan(
             (Mark::OtherDisk | Mark::Ours, Some(from)) if !read_only => Ok(Plan::Adopt(found, from)),
             (Mark::Ours | Mark::OtherDisk | Mark::None, _) => Ok(Plan::Use(found)),
         },
+    }
+}
+
+/// Decides whether the disk of `volume`, with this file system on it, is given out as it is: to a raw block volume, whose
+/// content is nobody's business but that of a volume which this driver made on another disk.
+pub fn plan_block(
+    volume: &DiskId,
+    content: Option<FoundFs>,
+    adoption: &Adoption,
+) -> Result<(), ContentRefused> {
+    match content {
+        Some(found) if is_foreign(found, volume, adoption) => Err(ContentRefused::OtherDiskAsBlock {
+            found: found.kind,
+            uuid: found.uuid,
+            adoption: adoption.clone(),
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -224,6 +248,21 @@ mod tests {
             let refused = plan(&volume(), fs, false, content, GIB - 1, &named);
             assert!(matches!(refused, Err(ContentRefused::LargerThanDisk { .. })));
         }
+    }
+
+    #[test]
+    fn a_raw_block_volume_gets_no_disk_with_the_mark_of_another_volume() {
+        let source = FsUuid::of_disk(&DiskId::parse("bs-2").unwrap());
+        let own = FsUuid::of_disk(&volume());
+        let decide =
+            |uuid, adoption: &Adoption| plan_block(&volume(), Some(found(FsKind::Xfs, uuid)), adoption);
+        for adoption in [Adoption::Nothing, Adoption::parse("bs-3"), Adoption::parse("*")] {
+            assert!(matches!(decide(source, &adoption), Err(ContentRefused::OtherDiskAsBlock { .. })));
+            assert_eq!(decide(own, &adoption), Ok(()));
+            assert_eq!(decide(FOREIGN, &adoption), Ok(()));
+            assert_eq!(plan_block(&volume(), None, &adoption), Ok(()));
+        }
+        assert_eq!(decide(source, &Adoption::parse("bs-2")), Ok(()));
     }
 
     #[test]

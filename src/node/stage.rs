@@ -16,6 +16,7 @@ use super::linux::grow::GrowError;
 use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::options::OptionError;
+use super::linux::probe::probe_fs;
 use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
 use super::lookup::LookupError;
@@ -164,6 +165,13 @@ impl Node {
                     At::Free => {
                         device.prove_unused()?;
                         prove_not_shown(&host, &device)?;
+                        let cannot = |error| {
+                            HostError::new(format!("cannot read {}", device.path().display()), error)
+                        };
+                        let content = probe_fs(device.as_ref()).map_err(cannot)?;
+                        plan::plan_block(&request.volume, content, &request.volume_context.adoption).map_err(
+                            |reason| StageError::Content { device: device.path().to_owned(), reason },
+                        )?;
                         mount::make_file(&file)?;
                         device.prove_unchanged()?;
                         mount::bind(device.path(), &file).map_err(StageError::Mount)?;

@@ -141,7 +141,10 @@ impl Node {
         self.host
             .calls
             .run(move || {
+                device.prove_unchanged()?;
                 device.prove_unused()?;
+                // A raw block volume may have one: kubelet makes it to hold the device.
+                device.prove_no_loop()?;
                 let cannot =
                     |error| HostError::new(format!("cannot read {}", device.path().display()), error);
                 Ok(probe(device.as_ref()).map_err(cannot)?)

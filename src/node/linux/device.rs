@@ -16,6 +16,7 @@ use super::device_number::DeviceNumber;
 use super::error::{Doing as _, HostError};
 use super::ioctl;
 use super::mountinfo::Mounts;
+use super::patience::while_busy;
 use super::probe::ReadAt;
 use super::sysfs::{BlockDevice, Serial, Sysfs};
 use crate::volume::slot::SERIAL_PREFIX;
@@ -168,7 +169,7 @@ impl OpenDevice {
     /// Proves that nothing on this host uses the disk: no mount in any namespace, partition, swap, RAID or mapping.
     /// All of these claim it exclusively.
     pub fn prove_unused(&self) -> Result<(), UseError> {
-        match open_exclusive(&self.path) {
+        match while_busy(|| open(&exclusive(), &self.path)) {
             Ok(file) => {
                 // The very same device, or the proof is about another one.
                 let rdev = file.metadata().doing("look at", &self.path)?.rdev();
@@ -178,11 +179,39 @@ impl OpenDevice {
                     Err(UseError::Exchanged(self.path.clone()))
                 }
             }
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
-                Err(UseError::InUse { path: self.path.clone(), users: self.users()? })
-            }
-            Err(error) => Err(HostError::new(format!("cannot open {}", self.path.display()), error).into()),
+            Err(Errno::EBUSY) => Err(UseError::InUse { path: self.path.clone(), users: self.users()? }),
+            Err(errno) => Err(HostError::new(format!("cannot open {}", self.path.display()), errno).into()),
         }
+    }
+
+    /// Proves that no loop device shows the disk a second time: they do not claim what they are made of. One that is for
+    /// a file is not looked at, because that may be on a file system that does not answer.
+    pub fn prove_no_loop(&self) -> Result<(), UseError> {
+        for (name, backing) in self.sysfs.loops()? {
+            if self.is_node_of(&backing) {
+                let users = format!("shown a second time as {name}; losetup -d takes that away");
+                return Err(UseError::InUse { path: self.path.clone(), users });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `path` leads to this device. Only paths of device nodes are followed.
+    fn is_node_of(&self, path: &Path) -> bool {
+        let is_node = path.starts_with("/dev") || self.path.parent().is_some_and(|dev| path.starts_with(dev));
+        is_node
+            && std::fs::metadata(path)
+                .is_ok_and(|m| DeviceNumber::from_raw(m.rdev()) == self.described.number)
+    }
+
+    fn is_swap(&self) -> Result<bool, HostError> {
+        let path = Path::new("/proc/swaps");
+        let swaps = std::fs::read_to_string(path).doing("read", path)?;
+        Ok(swaps
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().next())
+            .any(|swap| self.is_node_of(Path::new(swap))))
     }
 
     fn users(&self) -> Result<String, HostError> {
@@ -193,6 +222,9 @@ impl OpenDevice {
                 .filter(|mount| mount.device == self.described.number || mount.source == self.path)
                 .map(|mount| format!("mounted on {}", mount.mount_point.display())),
         );
+        if self.is_swap()? {
+            users.push("as swap space".to_owned());
+        }
         if users.is_empty() {
             users.push("by the system or in another mount namespace".to_owned());
         }
@@ -216,7 +248,18 @@ impl ReadAt for OpenDevice {
 }
 
 pub(super) fn open_exclusive(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(O_EXCL | O_CLOEXEC).open(path)
+    exclusive().open(path)
+}
+
+fn exclusive() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_EXCL | O_CLOEXEC);
+    options
+}
+
+pub(super) fn open(options: &OpenOptions, path: &Path) -> nix::Result<File> {
+    // Whatever fails here, the kernel said so.
+    options.open(path).map_err(|error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))
 }
 
 /// Why a described device could not be opened as that.

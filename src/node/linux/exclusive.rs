@@ -4,20 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
-use nix::libc::{EBUSY, O_CLOEXEC, O_DIRECT, O_EXCL};
+use nix::errno::Errno;
+use nix::libc::{O_CLOEXEC, O_DIRECT, O_EXCL};
 
-use super::device::{OpenDevice, UseError};
+use super::device::{OpenDevice, UseError, open};
 use super::device_number::DeviceNumber;
 use super::error::{Doing as _, HostError};
 use super::ioctl;
+use super::patience::while_busy;
 use super::probe::ReadAt;
 
-/// Between tries to open it; together about a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 /// What every disk's direct transfers may start at in memory.
 const ALIGNMENT: usize = 4096;
 
@@ -35,22 +32,22 @@ pub(super) struct ExclusiveDevice {
 impl ExclusiveDevice {
     /// Opens a proven device, if nothing on this host uses it.
     pub(super) fn open(device: &OpenDevice) -> Result<Self, UseError> {
-        let flags = O_EXCL | O_DIRECT | O_CLOEXEC;
         let path = device.path().to_owned();
-        let file =
-            match patiently(|| OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path)) {
-                Ok(file) => file,
-                Err(error) if error.raw_os_error() == Some(EBUSY) => {
-                    // Says who, unless it is over by now.
-                    device.prove_unused()?;
-                    return Err(UseError::InUse { path, users: "by the system".to_owned() });
-                }
-                Err(error) => {
-                    return Err(
-                        HostError::new(format!("cannot open {} for writing", path.display()), error).into()
-                    );
-                }
-            };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(O_EXCL | O_DIRECT | O_CLOEXEC);
+        let file = match while_busy(|| open(&options, &path)) {
+            Ok(file) => file,
+            Err(Errno::EBUSY) => {
+                // Says who, unless it is over by now.
+                device.prove_unused()?;
+                return Err(UseError::InUse { path, users: "by the system".to_owned() });
+            }
+            Err(errno) => {
+                return Err(
+                    HostError::new(format!("cannot open {} for writing", path.display()), errno).into()
+                );
+            }
+        };
         let rdev = file.metadata().doing("look at", &path)?.rdev();
         if DeviceNumber::from_raw(rdev) != device.number() {
             return Err(UseError::Exchanged(path));
@@ -93,25 +90,6 @@ impl ExclusiveDevice {
         let mut memory = vec![0; whole + ALIGNMENT];
         let aligned = memory.as_ptr().align_offset(ALIGNMENT);
         act(&mut memory[aligned..aligned + whole], before..before + length, start)
-    }
-}
-
-/// A device that was proven unused can be busy for a moment: a program that is being started anywhere in this process
-/// has copies of all open files until it runs, that of the proof among them.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "this is a thread for blocking calls, and nothing tells when it is over"
-)]
-fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match open() {
-            Err(error) if error.raw_os_error() == Some(EBUSY) && pause <= LONGEST_PAUSE => {
-                thread::sleep(pause)
-            }
-            other => return other,
-        }
-        pause *= 2;
     }
 }
 

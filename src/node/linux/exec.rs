@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -14,6 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::process::Command;
 
 use super::device::OpenDevice;
+use super::device_number::DeviceNumber;
 
 /// What is kept of a program's words.
 const MAX_OUTPUT: u64 = 4096;
@@ -86,9 +87,14 @@ pub async fn run_on<'a>(
     arguments: impl IntoIterator<Item = &'a str> + Send,
     device: &'a OpenDevice,
 ) -> Result<Output, ToolError> {
-    let handed_on = device
-        .handed_on()
-        .map_err(|error| ToolError::NotRun { tool: tool.name, source: io::Error::other(error) })?;
+    let not_run = |source| ToolError::NotRun { tool: tool.name, source };
+    let handed_on = device.handed_on().map_err(|error| not_run(io::Error::other(error)))?;
+    // The program opens the path, which may lead to another disk since the last check that took long.
+    let rdev = fs::metadata(device.path()).map_err(not_run)?.rdev();
+    if DeviceNumber::from_raw(rdev) != device.number() {
+        let text = format!("{} was exchanged for another disk", device.path().display());
+        return Err(not_run(io::Error::other(text)));
+    }
     let arguments = arguments.into_iter().map(OsStr::new).chain([device.path().as_os_str()]);
     run_with(tool, arguments.collect::<Vec<_>>(), handed_on.into()).await
 }

@@ -23,6 +23,7 @@ pub mod mount;
 pub mod mountinfo;
 mod noise;
 pub mod options;
+mod patience;
 pub mod privilege;
 pub mod probe;
 pub mod release;

@@ -4,8 +4,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -15,13 +13,10 @@ use super::detached;
 use super::error::{Doing as _, HostError};
 use super::mountinfo::{Mount, Mounts};
 use super::options::{MountOptions, flags_of_mount};
+use super::patience::while_busy;
 
 /// Mounts on one path that are taken off in one go; more than that is a loop of somebody who mounts again.
 const MAX_STACK: usize = 64;
-
-/// Between tries to unmount; together about a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 
 const NONE: Option<&str> = None;
 
@@ -29,7 +24,7 @@ const NONE: Option<&str> = None;
 pub fn mount_fs(device: &Path, path: &Path, fs: &str, options: &MountOptions) -> Result<(), HostError> {
     let data = options.data();
     let data = Some(data.as_str()).filter(|data| !data.is_empty());
-    mount(Some(device), path, Some(fs), options.flags, data).map_err(|errno| {
+    while_busy(|| mount(Some(device), path, Some(fs), options.flags, data)).map_err(|errno| {
         let names = options.names();
         let with =
             if names.is_empty() { String::new() } else { format!(" with option {}", names.join(", ")) };
@@ -114,21 +109,8 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
     Err(HostError::new(format!("{} is mounted again and again", path.display()), Errno::EBUSY).into())
 }
 
-/// A mount can be busy for a moment only: a program that is being started anywhere in this process has copies of all
-/// open files until it runs, and the host's own scanners look into every mount. Who stays longer uses it.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the thread is one for blocking calls, and umount may block it for longer"
-)]
 fn patient_umount(path: &Path) -> nix::Result<()> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
-            Err(Errno::EBUSY) if pause <= LONGEST_PAUSE => thread::sleep(pause),
-            other => return other,
-        }
-        pause *= 2;
-    }
+    while_busy(|| umount2(path, MntFlags::UMOUNT_NOFOLLOW))
 }
 
 /// Takes off the topmost mount at `path` only.
@@ -281,6 +263,8 @@ fn kind(path: &Path) -> Result<Option<Kind>, HostError> {
 mod tests {
     use super::*;
     use nix::sched::{CloneFlags, unshare};
+    use std::thread;
+    use std::time::Duration;
 
     /// Runs on a thread with mounts of its own, or says why not.
     fn in_a_namespace(test: impl FnOnce(&Path) + Send) {

@@ -122,6 +122,16 @@ impl Sysfs {
         Ok(false)
     }
 
+    /// Loop devices, with the file or device that each one shows.
+    pub fn loops(&self) -> Result<Vec<(String, PathBuf)>, HostError> {
+        let mut loops = Vec::new();
+        for name in self.names()? {
+            let backing = self.read(&name, "loop/backing_file")?;
+            loops.extend(backing.map(|backing| (name, PathBuf::from(backing))));
+        }
+        Ok(loops)
+    }
+
     /// Partitions of a device, and device-mapper or RAID devices built on it.
     pub fn users(&self, name: &str) -> Result<Vec<String>, HostError> {
         let directory = self.block.join(name);
