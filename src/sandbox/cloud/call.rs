@@ -12,6 +12,7 @@ use super::{SimCloud, State};
 const REQUEST_ID_HEADER: &str = "x-ucloud-request-uuid";
 
 /// What is settled when a request arrives.
+#[derive(Clone)]
 struct Arrival {
     action: String,
     request_id: String,
@@ -33,8 +34,15 @@ impl SimCloud {
             outcome = self.execute(&params, &arrival);
             self.work().await;
         }
-        if let Some(Effect::RetCode { code, message, .. }) = fault {
-            outcome = Err(Problem::new(*code, message.clone()));
+        match fault {
+            Some(Effect::RetCode { code, message, .. }) => {
+                outcome = Err(Problem::new(*code, message.clone()));
+            }
+            Some(Effect::Late { seconds, code }) => {
+                outcome = Err(Problem::new(*code, "a backend did not answer in time"));
+                self.execute_later(params.clone(), arrival.clone(), *seconds);
+            }
+            Some(_) | None => {}
         }
         if let Some(Effect::Hang { seconds, .. }) = fault {
             tokio::time::sleep(*seconds).await;
@@ -98,6 +106,19 @@ impl SimCloud {
             let _ = state.world.happen(event.clone());
         }
         outcome
+    }
+
+    fn execute_later(&self, params: Params, arrival: Arrival, after: std::time::Duration) {
+        let cloud = self.clone();
+        self.inner.tasks.spawn(async move {
+            let stop = cloud.inner.stop.clone();
+            let due = stop.run_until_cancelled(tokio::time::sleep(after)).await;
+            if due.is_some() && arrival.admitted {
+                // Nobody is left to be told how it went.
+                let _ = cloud.execute(&params, &arrival);
+                cloud.work().await;
+            }
+        });
     }
 
     fn authenticate(&self, state: &State, params: &Params) -> Result<(), Problem> {

@@ -107,6 +107,12 @@ pub enum Effect {
         #[serde(default)]
         done: bool,
     },
+    /// The API gives up on its backend, which does the work nevertheless, so much later.
+    Late {
+        #[serde(with = "super::model::seconds")]
+        seconds: Duration,
+        code: i64,
+    },
     /// HTTP 200 with bytes that mean nothing.
     Garbage {
         #[serde(default)]
@@ -153,7 +159,7 @@ impl Effect {
     /// Whether the call is carried out.
     pub(super) fn done(&self) -> bool {
         match self {
-            Self::RequestLost => false,
+            Self::RequestLost | Self::Late { .. } => false,
             Self::Hang { done, .. }
             | Self::Http { done, .. }
             | Self::RetCode { done, .. }
@@ -211,6 +217,7 @@ impl Effect {
             }
             // The caller has put the code into the answer; the others leave it alone.
             Self::RetCode { .. }
+            | Self::Late { .. }
             | Self::Stuck { .. }
             | Self::Fails
             | Self::Stale { .. }
