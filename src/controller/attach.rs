@@ -28,8 +28,11 @@ pub struct AttachRequest {
 /// Why the disk is not on the host.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AttachError {
-    #[error("UDisk {disk} does not exist")]
-    NoDisk { disk: DiskId },
+    #[error(
+        "UDisk {disk} does not exist, so it cannot be attached to {node}; if it was deleted by hand, its data is gone: \
+         delete the claim"
+    )]
+    NoDisk { disk: DiskId, node: NodeRef },
     #[error("UDisk {disk} is a system disk and is never touched by this driver")]
     SystemDisk { disk: DiskId },
     /// The node id leads to no host.
@@ -42,8 +45,10 @@ pub enum AttachError {
          Kubernetes has detached it there; if no VolumeAttachment names that host, detach it in the console"
     )]
     Elsewhere { disk: DiskId, host: String, wanted: HostId },
-    #[error("UDisk {disk} is in state {status} and cannot be attached; see the disk in the console")]
-    Unusable { disk: DiskId, status: String },
+    #[error(
+        "UDisk {disk} is in state {status} and cannot be attached to {node}; see the disk in the console"
+    )]
+    Unusable { disk: DiskId, node: NodeRef, status: String },
     #[error(
         "UDisk {disk} is in zone {zone} and host {host} in zone {host_zone}; they must be in one zone: {source}"
     )]
@@ -71,6 +76,11 @@ pub enum AttachError {
         Because(.source)
     )]
     FellBack { disk: DiskId, host: HostId, times: u32, source: Option<CloudError> },
+    #[error(
+        "UDisk {disk} cannot be attached to host {host} yet: the cloud says that it is attached already and shows it as \
+         Available; looking again at the next call. If it stays so, ask UCloud's support with the request id: {source}"
+    )]
+    Contradiction { disk: DiskId, host: HostId, source: CloudError },
     /// Attached, but the node could not tell which device it is.
     #[error(
         "UDisk {disk} is attached to host {host}, but the cloud does not say as which device; looking again at the \
@@ -111,8 +121,8 @@ impl<C: Cloud> Controller<C> {
         let host = match (node, &sight.disk) {
             (NodeRef::Host(host), _) => host.clone(),
             // There is nothing to look up a host for.
-            (NodeRef::Address(_), None) if sight.trust != Trust::Stale => {
-                return Err(AttachError::NoDisk { disk: disk.clone() });
+            (NodeRef::Address(_), None) if sight.trust == Trust::Sound => {
+                return Err(AttachError::NoDisk { disk: disk.clone(), node: node.clone() });
             }
             (NodeRef::Address(address), Some(Disk { host: Some(host), host_ip: Some(ip), .. }))
                 if ip == address =>
@@ -171,9 +181,13 @@ impl<C: Cloud> Attach<'_, C> {
                     tracing::info!(disk = %self.disk, host = %self.host, ?context, "UDisk is attached");
                     return Ok(context);
                 }
-                Step::NoDisk => return Err(AttachError::NoDisk { disk: disk() }),
+                Step::NoDisk => {
+                    return Err(AttachError::NoDisk { disk: disk(), node: self.node.clone() });
+                }
                 Step::SystemDisk => return Err(AttachError::SystemDisk { disk: disk() }),
-                Step::Unusable(status) => return Err(AttachError::Unusable { disk: disk(), status }),
+                Step::Unusable(status) => {
+                    return Err(AttachError::Unusable { disk: disk(), node: self.node.clone(), status });
+                }
                 Step::Elsewhere(host) => {
                     return Err(AttachError::Elsewhere { disk: disk(), host, wanted: self.host.clone() });
                 }
@@ -325,18 +339,24 @@ fn step(sight: &Sight, wanted: &HostId) -> Step {
     if sight.trust == Trust::Stale {
         return Step::Wait(String::from("the cloud's answers contradict a change made a moment ago"));
     }
-    let Some(disk) = &sight.disk else { return Step::NoDisk };
+    // What a predecessor did a moment before it died may not be seen yet: it may have made the disk, attached it here or
+    // detached it.
+    let young =
+        |what: String| Step::Wait(format!("{what}; making sure, because the driver has just started"));
+    let Some(disk) = &sight.disk else {
+        return match sight.trust {
+            Trust::Young => young(String::from("the cloud does not know it")),
+            Trust::Sound | Trust::Stale => Step::NoDisk,
+        };
+    };
     if disk.is_boot {
         return Step::SystemDisk;
     }
     match &disk.status {
         DiskStatus::Available => Step::Send(disk.zone.clone()),
+        DiskStatus::InUse if sight.trust == Trust::Young => young(state(disk)),
         DiskStatus::InUse => match &disk.host {
             Some(host) if host == wanted => match &disk.device {
-                // A predecessor may have detached it a moment before it died.
-                Some(_) if sight.trust == Trust::Young => Step::Wait(String::from(
-                    "it is attached; making sure, because the driver has just started",
-                )),
                 Some(device) => {
                     Step::Done(PublishContext { device: Some(device.clone()), size: Some(disk.size) })
                 }

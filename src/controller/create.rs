@@ -42,8 +42,8 @@ pub struct CreateRequest {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CreateError {
     /// Nothing was made.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
+    #[error("cannot create UDisk {name}: {source}")]
+    Placement { name: DiskName, source: PlacementError },
     /// A disk of the name exists and is not what is asked for.
     #[error("UDisk {disk} has the name {name} already, but {differences}")]
     Incompatible { name: DiskName, disk: DiskId, differences: String },
@@ -110,6 +110,7 @@ struct Listing {
 impl<C: Cloud> Create<'_, C> {
     async fn run(&self) -> Result<Volume, CreateError> {
         let names = &self.controller.inner.names;
+        self.come_of_age().await?;
         let listing = self.look_up().await?;
         let begun = listing.begun;
         if let Some(volume) = self.existing(listing).await? {
@@ -128,6 +129,24 @@ impl<C: Cloud> Create<'_, C> {
             }
         }
         self.make().await
+    }
+
+    /// A predecessor may have made or deleted a disk of the name a moment before it died, and no read shows it yet.
+    async fn come_of_age(&self) -> Result<(), Unresolved> {
+        let from = self.controller.inner.recent.settled_at();
+        let begun = Instant::now();
+        if begun >= from {
+            return Ok(());
+        }
+        let wait = Seconds(from - begun);
+        let phase =
+            format!("the driver has just started and looks in {wait} for what the one before it made");
+        self.progress.set(phase.as_str());
+        tokio::time::sleep_until(from.min(self.deadline)).await;
+        if from < self.deadline {
+            return Ok(());
+        }
+        Err(Unresolved::TimedOut { what: self.what.clone(), phase, waited: begun.elapsed(), source: None })
     }
 
     async fn look_up(&self) -> Result<Listing, Unresolved> {
@@ -266,7 +285,9 @@ impl<C: Cloud> Create<'_, C> {
         let config = &inner.config;
         let disk_type = self.request.parameters.disk_type;
         let topology = self.request.topology.as_ref();
-        let places = placement::places(disk_type, topology, &config.region, config.zone.as_ref())?;
+        let nowhere = |source| CreateError::Placement { name: self.name.clone(), source };
+        let places =
+            placement::places(disk_type, topology, &config.region, config.zone.as_ref()).map_err(nowhere)?;
         let mut refusal = PlacementError::NoZone;
         for Place { zone, host } in places.into_iter().take(MAX_HOSTS) {
             let Some(id) = host else { return Ok((zone, None)) };
@@ -287,7 +308,7 @@ impl<C: Cloud> Create<'_, C> {
                 }
             }
         }
-        Err(refusal.into())
+        Err(nowhere(refusal))
     }
 
     /// Waits until the disk can be handed out.

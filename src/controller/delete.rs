@@ -77,6 +77,9 @@ impl<C: Cloud> Controller<C> {
                         }
                         Err(error) => {
                             refusals += 1;
+                            if error.cause == Cause::InUse {
+                                inner.recent.note(id, Change::Bound);
+                            }
                             // "Unknown disk" is also said of a disk in another zone: only a read without a
                             // zone that finds nothing proves that the disk is gone.
                             let look_again = matches!(error.cause, Cause::NotFound | Cause::InUse)

@@ -235,6 +235,12 @@ fn step(sight: &Sight, place: Place) -> Step {
         (DiskStatus::InUse | DiskStatus::Attaching | DiskStatus::Detaching | DiskStatus::Other(_), _) => {
             Step::Wait(state(disk))
         }
+        // These are states of a free disk; one that names its host is not known to be one.
+        (DiskStatus::Initializing | DiskStatus::Cloning | DiskStatus::Restoring, _)
+            if disk.host.is_some() =>
+        {
+            Step::Wait(state(disk))
+        }
         (
             DiskStatus::Available
             | DiskStatus::Initializing

@@ -156,6 +156,9 @@ impl<C: Cloud> Controller<C> {
                                 | Cause::NotFound
                                 | Cause::Refused
                         );
+                        if matches!(error.cause, Cause::InUse | Cause::AlreadyAttached) {
+                            inner.recent.note(disk, Change::Bound);
+                        }
                         let now = view.read().await?;
                         let changed =
                             !matches!(self::step(&request, &now), Step::Grow(again) if again == growth);
@@ -196,7 +199,14 @@ fn step(request: &ExpandRequest, sight: &Sight) -> Step {
     if sight.trust == Trust::Stale {
         return Step::Wait(String::from("the cloud does not show the new size yet"));
     }
-    let Some(disk) = &sight.disk else { return Step::Refuse(ExpandError::NoDisk { disk: id() }) };
+    let Some(disk) = &sight.disk else {
+        return match sight.trust {
+            Trust::Young => Step::Wait(String::from(
+                "the cloud does not know it; making sure, because the driver has just started",
+            )),
+            Trust::Sound | Trust::Stale => Step::Refuse(ExpandError::NoDisk { disk: id() }),
+        };
+    };
     if disk.is_boot {
         return Step::Refuse(ExpandError::SystemDisk { disk: id() });
     }

@@ -22,6 +22,8 @@ pub(super) enum Change {
     Detached(HostId),
     Grown(Gib),
     Deleted,
+    /// Not a change of ours: the cloud refused one because the disk is on a host, or on its way to one.
+    Bound,
 }
 
 /// How much a read is worth.
@@ -41,8 +43,8 @@ struct Entry {
     at: Instant,
     /// Whether the cloud accepted the change. Otherwise it may have happened or not.
     certain: bool,
-    /// The last certain change before an uncertain one, and until when reads may show what was before that: what
-    /// looks like the new state may be that old one.
+    /// The last certain change before this one, and until when reads may show what was before that: what looks like
+    /// the new state may be that old one.
     before: Option<(Change, Instant)>,
 }
 
@@ -77,15 +79,16 @@ impl Recent {
         let now = Instant::now();
         let mut past = self.past();
         past.retain(|_, changes| changes.last().is_some_and(|(_, at)| now.duration_since(*at) <= MEMORY));
-        let changes = past.entry(disk.clone()).or_default();
-        changes.retain(|(_, at)| now.duration_since(*at) <= MEMORY);
-        changes.push((change.clone(), now));
+        if change != Change::Bound {
+            let changes = past.entry(disk.clone()).or_default();
+            changes.retain(|(_, at)| now.duration_since(*at) <= MEMORY);
+            changes.push((change.clone(), now));
+        }
         drop(past);
         let mut entries = self.lock();
         // Old entries decide nothing any more; dropping them here bounds the memory by the rate of changes.
         entries.retain(|_, entry| now.duration_since(entry.at) <= self.lag);
-        let before = entries.remove(disk).filter(|_| !certain);
-        let before = before.and_then(|entry| match entry.certain {
+        let before = entries.remove(disk).and_then(|entry| match entry.certain {
             true => Some((entry.change, entry.at + self.lag)),
             false => entry.before,
         });
@@ -149,6 +152,11 @@ impl Recent {
         }
     }
 
+    /// When reads show all that a predecessor may have changed a moment before it died.
+    pub(super) fn settled_at(&self) -> Instant {
+        self.born + self.lag
+    }
+
     /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
     pub(super) fn deleted(&self, disk: &DiskId) -> bool {
         self.lock().get(disk).is_some_and(|entry| entry.certain && entry.change == Change::Deleted)
@@ -169,7 +177,11 @@ fn contradicts(change: &Change, reading: Option<&Disk>) -> bool {
     let Some(disk) = reading else {
         return match change {
             Change::Deleted => false,
-            Change::Created | Change::Attached(_) | Change::Detached(_) | Change::Grown(_) => true,
+            Change::Created
+            | Change::Attached(_)
+            | Change::Detached(_)
+            | Change::Grown(_)
+            | Change::Bound => true,
         };
     };
     let bound = matches!(disk.status, DiskStatus::InUse | DiskStatus::Attaching);
@@ -181,6 +193,7 @@ fn contradicts(change: &Change, reading: Option<&Disk>) -> bool {
         Change::Detached(host) => bound && disk.host.as_ref().is_none_or(|h| h == host),
         Change::Grown(size) => disk.size < *size,
         Change::Deleted => true,
+        Change::Bound => disk.status == DiskStatus::Available,
     }
 }
 
@@ -220,6 +233,9 @@ mod tests {
             (Change::Grown(Gib::new(10)), Some(&free), false),
             (Change::Deleted, Some(&free), true),
             (Change::Deleted, None, false),
+            (Change::Bound, Some(&free), true),
+            (Change::Bound, Some(&going), false),
+            (Change::Bound, None, true),
         ] {
             assert_eq!(contradicts(&change, reading), expected, "{change:?} {reading:?}");
         }
@@ -250,9 +266,6 @@ mod tests {
         assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Stale);
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Sound);
-        recent.note(&id(), Change::Attached(host("uhost-b")));
-        recent.note(&id(), Change::Detached(host("uhost-b")));
-        assert_eq!(recent.judge(&id(), Some(&free), Instant::now(), false), Trust::Sound);
         recent.note_uncertain(&id(), Change::Deleted);
         assert!(!recent.deleted(&id()));
         recent.note(&id(), Change::Deleted);
@@ -276,6 +289,28 @@ mod tests {
         recent.note_uncertain(&id(), Change::Attached(host("uhost-a")));
         recent.judge(&id(), Some(&used), Instant::now(), false);
         assert!(!recent.is_open(&id()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_before_the_last_change_does_not_pass_for_what_came_after_this_one() {
+        let recent = Recent::new(Duration::from_secs(10));
+        let free = disk("bs-1", DiskStatus::Available);
+        let mut used = disk("bs-1", DiskStatus::InUse);
+        used.host = Some(host("uhost-a"));
+        let now = |disk| recent.judge(&id(), Some(disk), Instant::now(), false);
+        recent.note(&id(), Change::Attached(host("uhost-a")));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        recent.note(&id(), Change::Detached(host("uhost-a")));
+        assert_eq!(now(&free), Trust::Stale, "it may be the picture from before the attachment");
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(now(&free), Trust::Sound);
+        recent.note(&id(), Change::Attached(host("uhost-a")));
+        assert_eq!(now(&used), Trust::Stale, "it may be the first attachment, at another slot");
+        let mut going = used.clone();
+        going.status = DiskStatus::Attaching;
+        assert_eq!(now(&going), Trust::Stale);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(now(&used), Trust::Sound);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Why the cloud refuses an attach: it gives no reason, so one is found in the states of disk and host.
 
 use crate::cloud::{Cause, Cloud, CloudError, Disk, DiskFilter, DiskStatus, Host};
-use crate::controller::recent::Trust;
+use crate::controller::recent::{Change, Trust};
 use crate::controller::view::View;
 use crate::controller::{CallError, Unresolved, pages};
 use crate::volume::NodeRef;
@@ -29,6 +29,15 @@ impl<C: Cloud> Attach<'_, C> {
             return Ok(Next::Resend);
         }
         self.refusals += 1;
+        let taken = matches!(error.cause, Cause::AlreadyAttached | Cause::InUse);
+        if taken && self.refusals > TRIES {
+            let (disk, host) = (self.disk.clone(), self.host.clone());
+            return Err(AttachError::Contradiction { disk, host, source: error });
+        }
+        if taken {
+            // Whoever reads a free disk now reads an old picture.
+            inner.recent.note(self.disk, Change::Bound);
+        }
         let sight = view.read().await?;
         let free = |disk: &&Disk| disk.status == DiskStatus::Available && sight.trust != Trust::Stale;
         let Some(disk) = sight.disk.as_ref().filter(free) else {
@@ -76,11 +85,8 @@ impl<C: Cloud> Attach<'_, C> {
                 return Err(AttachError::HostFull { disk, host, count, source: error });
             }
         }
-        let may_pass = matches!(
-            error.cause,
-            Cause::AttachFailed | Cause::AlreadyAttached | Cause::InUse | Cause::NotFound
-        );
-        if !may_pass || self.refusals >= TRIES {
+        let may_pass = matches!(error.cause, Cause::AttachFailed | Cause::NotFound);
+        if !taken && (!may_pass || self.refusals >= TRIES) {
             return Err(CallError::new(view.what.clone(), error).into());
         }
         Ok(Next::Pause(error))

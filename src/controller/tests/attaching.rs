@@ -424,3 +424,37 @@ async fn a_detach_passes_an_attach_that_the_cloud_keeps_refusing() {
     });
     attached.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_the_cloud_calls_attached_is_looked_at_until_it_is_seen_so() {
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.cloud.model().read_lag = Duration::from_secs(9);
+    // The process before it attached the disk, and this one reads what was before that.
+    let next = bench.restarted();
+    assert!(next.attach("bs-1", "uhost-a").await.is_ok());
+    assert_eq!(bench.cloud.model().attachments.len(), 1);
+
+    // Where it stays so, nobody knows what is true, and no answer may be final.
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    bench.cloud.fail("attach_disk", &[Fault::Refused(Cause::AlreadyAttached); 9]);
+    let error = bench.attach("bs-1", "uhost-a").await.unwrap_err();
+    assert!(matches!(error, AttachError::Contradiction { .. }), "{error}");
+    assert_eq!(bench.cloud.model().attachments.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_just_started_does_not_believe_an_old_picture() {
+    let bench = Bench::new().await;
+    bench.cloud.put_attached("bs-1", "uhost-b");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    bench.cloud.put(bound("bs-1", "uhost-a", DiskStatus::InUse));
+    bench.cloud.put_attached("bs-2", "uhost-a");
+    bench.cloud.model().read_lag = Duration::from_secs(9);
+    let next = bench.restarted();
+    let (one, two) = tokio::join!(next.attach("bs-1", "uhost-a"), next.attach("bs-2", "uhost-a"));
+    assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+}

@@ -51,6 +51,29 @@ async fn a_name_is_found_by_exact_comparison_on_any_page() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_has_just_started_finds_what_the_one_before_it_made() {
+    let bench = Bench::new().await;
+    bench.cloud.model().list_lag = seconds(9);
+    bench.cloud.fail("create_disk", &[Fault::DoneHang]);
+    assert!(tokio::time::timeout(seconds(1), bench.create("pvc-one")).await.is_err(), "it dies here");
+    let next = bench.restarted();
+    let made = next.create("pvc-one").await.unwrap();
+    assert_eq!(bench.cloud.disks_named("pvc-one"), 1);
+
+    // The same for one that was deleted and is still listed.
+    bench.cloud.model().list_lag = Duration::ZERO;
+    tokio::time::advance(seconds(60)).await;
+    next.delete(made.id.as_str()).await.unwrap();
+    (bench.cloud.model().list_lag, bench.cloud.model().read_lag) = (seconds(9), seconds(9));
+    let again = next.restarted().create("pvc-one").await.unwrap();
+    assert_ne!(again.id, made.id);
+
+    let request = request("pvc-one");
+    let late = next.restarted().controller.create(request, Instant::now() + seconds(3), &next.progress).await;
+    let Err(CreateError::Unresolved(Unresolved::TimedOut { .. })) = late else { panic!("{late:?}") };
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_looked_up_and_not_repeated() {
     let bench = Bench::new().await;
     bench.cloud.model().work = seconds(3);
@@ -251,7 +274,10 @@ async fn an_rdma_disk_goes_to_the_cluster_that_its_host_is_in_now() {
     bench.delete("bs-new1").await.unwrap();
     for host in ["uhost-b", "uhost-gone"] {
         let error = with_segment(&bench, DiskType::Rssd, segment(host)).await.unwrap_err();
-        assert!(matches!(error, CreateError::Placement(PlacementError::Unsuitable { .. })), "{error}");
+        assert!(
+            matches!(error, CreateError::Placement { source: PlacementError::Unsuitable { .. }, .. }),
+            "{error}"
+        );
     }
     // A read that fails says nothing about the host.
     bench.cloud.fail("host", &[Fault::RequestLost]);
@@ -294,10 +320,16 @@ async fn a_host_of_the_wrong_kind_sends_the_pod_elsewhere() {
     bench.cloud.model().hosts.push(host("uhost-n", "10.0.0.9"));
     let segment = Segment { rssd: Some(false), host: Some(host_id("uhost-n")), ..Segment::default() };
     let error = with_segment(&bench, DiskType::Erssd, segment).await.unwrap_err();
-    assert!(matches!(error, CreateError::Placement(PlacementError::Unsuitable { .. })), "{error}");
+    assert!(
+        matches!(error, CreateError::Placement { source: PlacementError::Unsuitable { .. }, .. }),
+        "{error}"
+    );
     let segment = Segment { region: Some("cn-sh2".into()), ..Segment::default() };
     let error = with_segment(&bench, DiskType::Ssd, segment).await.unwrap_err();
-    assert!(matches!(error, CreateError::Placement(PlacementError::WrongRegion { .. })), "{error}");
+    assert!(
+        matches!(error, CreateError::Placement { source: PlacementError::WrongRegion { .. }, .. }),
+        "{error}"
+    );
     assert_eq!(bench.cloud.model().created.len(), 0);
 }
 

@@ -128,3 +128,15 @@ async fn refusals_are_passed_on_and_busy_is_waited_out() {
     let error = bench.expand(30, None).await.unwrap_err();
     assert!(matches!(error, ExpandError::Unresolved(Unresolved::TimedOut { .. })), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_attached_a_moment_ago_grows_where_it_is() {
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    tokio::time::advance(seconds(60)).await;
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.cloud.model().read_lag = seconds(9);
+    // The process before it attached the disk, and this one reads what was before that.
+    let next = bench.restarted();
+    assert_eq!(next.expand(21, None).await.unwrap().size, Gib::new(30));
+}

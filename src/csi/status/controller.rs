@@ -15,7 +15,7 @@ use crate::controller::{
 /// The answer of CreateVolume.
 pub fn create(error: CreateError) -> Status {
     let code = match &error {
-        CreateError::Placement(error) => placement(error),
+        CreateError::Placement { source, .. } => placement(source),
         CreateError::Incompatible { .. } => Code::AlreadyExists,
         // A disk exists, or may exist, or will be made at the next call.
         CreateError::Unsettled { .. }
@@ -50,7 +50,9 @@ pub fn attach(error: AttachError) -> Status {
         | AttachError::OtherRdmaCluster { .. } => Code::FailedPrecondition,
         AttachError::HostFull { .. } => Code::ResourceExhausted,
         // It may be attached by the time of the next call, or is already.
-        AttachError::FellBack { .. } | AttachError::NoDevice { .. } => Code::Aborted,
+        AttachError::FellBack { .. } | AttachError::Contradiction { .. } | AttachError::NoDevice { .. } => {
+            Code::Aborted
+        }
         AttachError::Call(error) => call(error),
         AttachError::Unresolved(error) => unresolved(error),
     };
@@ -268,6 +270,7 @@ mod tests {
             source: None,
         };
         let differences = "it is of type ssd".to_owned();
+        let nowhere = |source| CreateError::Placement { name: name(), source };
         for (error, code) in [
             (unsettled, Aborted),
             (failed(true), Aborted),
@@ -275,19 +278,20 @@ mod tests {
             (CreateError::Vanished { name: name(), disk: disk() }, Aborted),
             (CreateError::Foreign { name: name(), disk: disk(), found: "other".to_owned() }, Aborted),
             (CreateError::Incompatible { name: name(), disk: disk(), differences }, AlreadyExists),
-            (PlacementError::NoZone.into(), FailedPrecondition),
+            (nowhere(PlacementError::NoZone), FailedPrecondition),
             (
-                PlacementError::WrongRegion { asked: "cn-sh2".to_owned(), region: "cn-bj2".to_owned() }
-                    .into(),
+                nowhere(PlacementError::WrongRegion {
+                    asked: "cn-sh2".to_owned(),
+                    region: "cn-bj2".to_owned(),
+                }),
                 ResourceExhausted,
             ),
             (
-                PlacementError::Unsuitable {
+                nowhere(PlacementError::Unsuitable {
                     host: "host uhost-1".to_owned(),
                     disk_type: DiskType::Rssd,
                     reason: "it has no RDMA".to_owned(),
-                }
-                .into(),
+                }),
                 ResourceExhausted,
             ),
         ] {
@@ -309,7 +313,7 @@ mod tests {
         let node = |source| AttachError::Node { disk: disk(), node: NodeRef::Address(address), source };
         let zone = |name| Zone::parse(name).unwrap();
         for (error, code) in [
-            (AttachError::NoDisk { disk: disk() }, NotFound),
+            (AttachError::NoDisk { disk: disk(), node: NodeRef::Address(address) }, NotFound),
             (AttachError::NoHost { disk: disk(), host: host_id(), source: cloud(Cause::NotFound) }, NotFound),
             (node(HostError::Unknown { address }), NotFound),
             (node(HostError::Ambiguous { address, hosts: "a, b".to_owned() }), FailedPrecondition),
@@ -319,7 +323,14 @@ mod tests {
                 AttachError::Elsewhere { disk: disk(), host: "uhost-2".to_owned(), wanted: host_id() },
                 FailedPrecondition,
             ),
-            (AttachError::Unusable { disk: disk(), status: "Failed".to_owned() }, FailedPrecondition),
+            (
+                AttachError::Unusable {
+                    disk: disk(),
+                    node: NodeRef::Address(address),
+                    status: "Failed".to_owned(),
+                },
+                FailedPrecondition,
+            ),
             (
                 AttachError::WrongZone {
                     disk: disk(),
@@ -355,6 +366,14 @@ mod tests {
                     host: host_id(),
                     times: 3,
                     source: Some(cloud(Cause::NoAnswer)),
+                },
+                Aborted,
+            ),
+            (
+                AttachError::Contradiction {
+                    disk: disk(),
+                    host: host_id(),
+                    source: cloud(Cause::AlreadyAttached),
                 },
                 Aborted,
             ),
