@@ -29,6 +29,8 @@ pub mod cloud;
 pub mod config;
 pub mod controller;
 pub mod csi;
+#[cfg(feature = "kube")]
+pub mod inventory;
 pub mod limit;
 pub mod node;
 pub mod progress;

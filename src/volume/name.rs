@@ -48,6 +48,11 @@ impl DiskName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether the name of a disk is the hash of a CSI name.
+    pub fn is_hash(name: &str) -> bool {
+        is_hashed(name)
+    }
 }
 
 impl fmt::Display for DiskName {
