@@ -31,6 +31,8 @@ pub mod controller;
 pub mod csi;
 #[cfg(feature = "kube")]
 pub mod inventory;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 pub mod limit;
 pub mod node;
 pub mod progress;
