@@ -95,7 +95,7 @@ impl SimCloud {
             region: &self.inner.region,
             projects: &self.inner.projects,
             quirks: &state.quirks,
-            epoch: self.inner.epoch,
+            epoch: self.inner.born,
         };
         let outcome = api::run(spec, params, &mut state.world, account);
         state.world.begin(Cause::console(), Twist::default());

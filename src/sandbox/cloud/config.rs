@@ -136,6 +136,8 @@ pub struct SimConfig {
     pub device_timing: DeviceTiming,
     pub quirks: Quirks,
     pub limits: Limits,
+    /// How long ago everything seems to have been made that is made at the start.
+    pub existed: Duration,
     /// Everything random follows from it.
     pub seed: u64,
 }
@@ -164,6 +166,7 @@ impl Default for SimConfig {
             device_timing: DeviceTiming::default(),
             quirks: Quirks::default(),
             limits: Limits::default(),
+            existed: Duration::ZERO,
             seed: 1,
         }
     }

@@ -57,6 +57,8 @@ struct Inner {
     keys: Vec<Key>,
     /// Unix time at the start, in seconds.
     epoch: u64,
+    /// The time that the account's things count from: earlier, if the account is older.
+    born: u64,
     started: Instant,
     backend: Option<Arc<dyn HostBackend>>,
     state: Mutex<State>,
@@ -126,6 +128,7 @@ impl SimCloud {
             projects: config.projects,
             keys: config.keys,
             epoch,
+            born: epoch.saturating_sub(config.existed.as_secs()),
             started: Instant::now(),
             backend,
             state: Mutex::new(state),
