@@ -12,6 +12,8 @@ use anyhow::anyhow;
 use anyhow::{Context as _, bail};
 use csi_udisk::config::{self, Command, Config, EXIT_FAILURE, EXIT_USAGE};
 use csi_udisk::csi::probe::Health;
+#[cfg(feature = "kube")]
+use csi_udisk::run::inventory;
 use csi_udisk::run::run;
 use csi_udisk::shutdown::{Signals, until_signalled};
 use csi_udisk::telemetry;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => return drive(*config),
         #[cfg(feature = "sandbox")]
         Ok(Command::Sandbox(args)) => simulate(args),
+        #[cfg(feature = "kube")]
+        Ok(Command::Compare(what)) => return compare(*what),
         Ok(Command::Probe(args)) => probe(&args),
         Ok(Command::Print(text)) => std::io::stdout().write_all(text.as_bytes()).map_err(Into::into),
         Err(faults) => {
@@ -50,12 +54,15 @@ fn exit_code(outcome: anyhow::Result<()>, report: impl FnOnce(anyhow::Error)) ->
 }
 
 fn drive(config: Config) -> ExitCode {
-    let outcome = telemetry::log::install(&config.log).context("cannot start the log").and_then(|level| {
-        // TLS is used for a public API endpoint only. An error means that there is a provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        on_runtime(serve(config, level))
-    });
+    let outcome = begin(&config.log).and_then(|level| on_runtime(serve(config, level)));
     exit_code(outcome, |error| tracing::error!("{error:#}"))
+}
+
+fn begin(log: &telemetry::log::Log) -> anyhow::Result<LogLevel> {
+    let level = telemetry::log::install(log).context("cannot start the log")?;
+    // TLS is used for public endpoints and clusters only. An error means that there is a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(level)
 }
 
 #[cfg(feature = "sandbox")]
@@ -63,6 +70,16 @@ fn simulate(args: config::SandboxArgs) -> anyhow::Result<()> {
     csi_udisk::sandbox::prepare(&args);
     // These errors tell their causes themselves.
     on_runtime(async { csi_udisk::sandbox::run(args).await.map_err(|error| anyhow!("sandbox: {error}")) })
+}
+
+#[cfg(feature = "kube")]
+fn compare(what: config::Comparison) -> ExitCode {
+    let outcome =
+        begin(&what.common().log).and_then(|_| on_runtime(async { Ok(inventory::run(what).await?) }));
+    match outcome {
+        Ok(verdict) => ExitCode::from(verdict.status()),
+        Err(error) => exit_code(Err(error), |error| eprintln!("csi-udisk: {error:#}")),
+    }
 }
 
 /// For the exec probes of Kubernetes, which show what is printed.
@@ -85,7 +102,7 @@ async fn serve(config: Config, level: LogLevel) -> anyhow::Result<()> {
 }
 
 /// Two workers: one that is held up by accident does not starve `Probe`.
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)

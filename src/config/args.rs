@@ -52,7 +52,7 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Reads flags as Go's `flag` package does: one dash or two, `=` or the next argument for a value; a
     /// switch takes its value after `=` only. The last of several wins.
-    pub(super) fn parse(table: &'static [&'static Flag], args: impl IntoIterator<Item = OsString>) -> Self {
+    pub(super) fn parse(table: &[&'static Flag], args: impl IntoIterator<Item = OsString>) -> Self {
         let mut parsed =
             Self { values: Vec::new(), wish: Wish::Run, ignored: Vec::new(), faults: Vec::new() };
         let mut args = args.into_iter().peekable();
@@ -71,7 +71,7 @@ impl Arguments {
 
     fn take(
         &mut self,
-        table: &'static [&'static Flag],
+        table: &[&'static Flag],
         argument: &str,
         rest: &mut Peekable<impl Iterator<Item = OsString>>,
     ) {

@@ -194,6 +194,46 @@ flags! { PROBE:
         "How long to wait for the answer, 1s to 1m.";
 }
 
+#[cfg(feature = "kube")]
+flags! { KUBERNETES:
+    KUBECONFIG = "kubeconfig", Kind::Value("FILE"), Serving, ["KUBECONFIG"], None,
+        "How to reach the cluster; several files with colons between them are merged. Default: ~/.kube/config, else, \
+         in a pod, its service account.";
+    CONTEXT = "context", Kind::Value("NAME"), Serving, [], None, "The context of the kubeconfig. Default: its current one.";
+    OUTPUT = "output", Kind::Value("text|wide|json"), Serving, [], Some("text"),
+        "Lines of at most 120 columns, lines as long as they are, or JSON.";
+    TIMEOUT = "timeout", Kind::Value("TIME"), Serving, [], Some("5m"),
+        "How long one reading of the cluster or of the cloud may take, 1s to 1h.";
+    INVENTORY_LOG = "log", Kind::Value("FILTER"), Serving, [], Some("warn"),
+        "What to log to standard error, such as info,csi_udisk::ucloud=debug.";
+}
+
+#[cfg(feature = "kube")]
+flags! { VOLUMES:
+    STUCK_AFTER = "stuck-after", Kind::Value("TIME"), Serving, [], Some("10m"),
+        "From when on what should pass counts as stuck, 1m to 24h.";
+    VOLUMES_RECHECK = "recheck", Kind::Value("TIME"), Serving, [], Some("10s"),
+        "What disagrees is looked at again after this time and told only if it still does, 0s to 1h; 0s looks once.";
+    VOLUMES_NAME_PREFIX = "volume-name-prefix", Kind::Value("PREFIX"), Serving, [], Some("pvc"),
+        "What the provisioner begins the names of volumes with.";
+}
+
+#[cfg(feature = "kube")]
+flags! { ORPHANS:
+    OLDER_THAN = "older-than", Kind::Value("TIME"), Serving, [], Some("24h"),
+        "How old a disk must be, 10m to 87600h.";
+    ORPHANS_RECHECK = "recheck", Kind::Value("TIME"), Serving, [], Some("60s"),
+        "The time between the two readings, 1s to 1h.";
+    ORPHANS_NAME_PREFIX = "volume-name-prefix", Kind::Value("PREFIX"), Serving, [], None,
+        "A mark of this cluster's disks: what its provisioner, and no other cluster's, has as --volume-name-prefix.";
+    BUSINESS_GROUP = "business-group", Kind::Value("NAME"), Serving, [], None,
+        "A mark of this cluster's disks: a business group that is reserved for them. With both marks a disk must bear both.";
+    DELETE = "delete", Kind::Switch, Serving, [], Some("false"),
+        "Delete orphans of this cluster, each only after its id was typed.";
+    IDS = "ids", Kind::Value("ID,ID"), Serving, [], None,
+        "With --delete: only these. Without a terminal nobody can be asked, and only these are deleted.";
+}
+
 #[cfg(feature = "sandbox")]
 flags! { SANDBOX:
     SERVE = "serve", Kind::Switch, Serving, [], Some("false"),

@@ -10,9 +10,14 @@ const INDENT: &str = "        ";
 pub(super) fn driver(table: &[&Flag]) -> String {
     let mut text = format!(
         "{}\n\nCSI driver that gives Kubernetes pods UCloud UDisk block volumes.\n\n\
-         Usage: csi-udisk [FLAGS]\n       csi-udisk probe [--help]\n{}\n\
+         Usage: csi-udisk [FLAGS]\n       csi-udisk probe [--help]\n{}{}\n\
          A flag comes before its variables, and these in the order shown; an empty value counts as not set.\n",
         version(),
+        if cfg!(feature = "kube") {
+            "       csi-udisk volumes [--help]\n       csi-udisk orphans [--help]\n"
+        } else {
+            ""
+        },
         if cfg!(feature = "sandbox") { "       csi-udisk sandbox [--help]\n" } else { "" },
     );
     for group in Group::ALL {
@@ -48,6 +53,20 @@ pub(super) fn probe(table: &[&Flag]) -> String {
         describe(&mut text, flag);
     }
     text.push_str("\nExit status: 0 when it is well, 1 when not, 64 for a fault in the configuration.\n");
+    text
+}
+
+#[cfg(feature = "kube")]
+pub(super) fn inventory(command: &str, about: &str, status: &str, table: &[&Flag]) -> String {
+    let mut text = format!("{}\n\n", version());
+    wrap(&mut text, "", about);
+    let _ = write!(text, "\nUsage: csi-udisk {command} [FLAGS]\n\n");
+    for flag in table {
+        describe(&mut text, flag);
+    }
+    keys(&mut text);
+    text.push('\n');
+    wrap(&mut text, "", status);
     text
 }
 

@@ -8,6 +8,8 @@ mod args;
 mod error;
 mod flags;
 mod help;
+#[cfg(feature = "kube")]
+mod inventory;
 mod value;
 
 #[cfg(test)]
@@ -25,6 +27,8 @@ pub use args::Variables;
 use args::{Arguments, Given, Origin, Wish};
 pub use error::{Fault, Faults};
 use flags::Flag;
+#[cfg(feature = "kube")]
+pub use inventory::{Comparison, InventoryArgs, Kubernetes, OrphansArgs, Output, VolumesArgs};
 
 use crate::telemetry::log::Log;
 use crate::volume::{HostId, Zone};
@@ -34,6 +38,9 @@ pub const EXIT_USAGE: u8 = 64;
 /// Exit status for a start or a serving that failed.
 pub const EXIT_FAILURE: u8 = 1;
 
+/// Exit status of a command that looks for something and found it.
+pub const EXIT_FOUND: u8 = 2;
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
@@ -42,6 +49,9 @@ pub enum Command {
     /// Run the simulated cloud.
     #[cfg(feature = "sandbox")]
     Sandbox(SandboxArgs),
+    /// Compare a cluster with the cloud.
+    #[cfg(feature = "kube")]
+    Compare(Box<Comparison>),
     /// Ask a running driver how it is.
     Probe(ProbeArgs),
     /// Print this and end well: help or version.
@@ -209,6 +219,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, variables: &dyn Variables
     if args.next_if(|first| first == "probe").is_some() {
         return probe(args, variables);
     }
+    for name in ["volumes", "orphans"] {
+        if args.next_if(|first| first == name).is_some() {
+            return inventory_command(name, args, variables);
+        }
+    }
     let arguments = Arguments::parse(flags::DRIVER, args);
     match arguments.wish {
         Wish::Help => Ok(Command::Print(help::driver(flags::DRIVER))),
@@ -249,6 +264,26 @@ fn probe(args: impl Iterator<Item = OsString>, variables: &dyn Variables) -> Res
     });
     let args = (|| Some(ProbeArgs { endpoint: endpoint?, ready: ready?, timeout: timeout? }))();
     reader.finish(args.map(Command::Probe))
+}
+
+#[cfg(feature = "kube")]
+fn inventory_command(
+    name: &str,
+    args: impl Iterator<Item = OsString>,
+    variables: &dyn Variables,
+) -> Result<Command, Faults> {
+    if name == "volumes" { inventory::volumes(args, variables) } else { inventory::orphans(args, variables) }
+}
+
+#[cfg(not(feature = "kube"))]
+fn inventory_command(
+    name: &str,
+    _: impl Iterator<Item = OsString>,
+    _: &dyn Variables,
+) -> Result<Command, Faults> {
+    Err(Faults(vec![Fault::plain(format!(
+        "this csi-udisk was built without the command {name} (cargo feature \"kube\")"
+    ))]))
 }
 
 #[cfg(feature = "sandbox")]

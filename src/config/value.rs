@@ -217,6 +217,68 @@ impl std::fmt::Display for Text {
     }
 }
 
+#[cfg(feature = "kube")]
+pub(super) fn output(text: &str) -> Result<super::Output, String> {
+    match text {
+        "text" => Ok(super::Output::Text),
+        "wide" => Ok(super::Output::Wide),
+        "json" => Ok(super::Output::Json),
+        _ => Err("is not a form of output; allowed: text, wide, json".into()),
+    }
+}
+
+/// What a provisioner begins the names of volumes with.
+#[cfg(feature = "kube")]
+pub(super) fn csi_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 91
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("is no prefix of Kubernetes names; allowed: up to 91 small letters, digits, '-' and '.'".into())
+    }
+}
+
+/// A prefix that tells one cluster's disks from those of others.
+#[cfg(feature = "kube")]
+pub(super) fn name_mark(text: &str) -> Result<String, String> {
+    let prefix = csi_prefix(text)?;
+    if prefix == crate::inventory::names::COMMON_PREFIX {
+        return Err("is what the provisioner of every cluster begins names with; it tells nothing. Allowed: what this \
+                    cluster's provisioner, and no other, has as --volume-name-prefix"
+            .into());
+    }
+    // A uid and a dash take 37 of the 63 characters that the cloud has for a name.
+    if prefix.len() > 26 || prefix.contains('.') {
+        return Err(
+            "cannot be seen in the names of disks, which are hashes where the cloud does not take the name; \
+                    allowed: up to 26 letters, digits and '-'"
+                .into(),
+        );
+    }
+    Ok(prefix)
+}
+
+/// A business group that can be reserved for a cluster.
+#[cfg(feature = "kube")]
+pub(super) fn group_mark(text: &str) -> Result<String, String> {
+    if text == "Default" {
+        return Err("is the group of every disk that has no other; it tells nothing".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(feature = "kube")]
+pub(super) fn disk_ids(text: &str) -> Result<Vec<crate::volume::DiskId>, String> {
+    let one = |id: &str| {
+        let id = crate::volume::DiskId::parse(id.trim());
+        id.map_err(|error| {
+            format!("holds an id that {error}; allowed: ids of disks with commas between them")
+        })
+    };
+    text.split(',').map(one).collect()
+}
+
 /// What a klog verbosity means here. Libraries below stay at warnings: their details are not about volumes.
 pub(super) fn verbosity(text: &str) -> Result<Filter, String> {
     let level = match text.parse::<u32>() {

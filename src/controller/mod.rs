@@ -17,7 +17,7 @@ mod expand;
 mod hosts;
 mod list;
 mod names;
-mod pages;
+pub(crate) mod pages;
 mod placement;
 mod poller;
 mod recent;

@@ -96,7 +96,7 @@ fn short(action: &'static str, seen: usize, total: usize) -> CloudError {
 }
 
 /// Hands every disk that the filter may match to `visit`, once each, a page at a time.
-pub(super) async fn disks<C: Cloud>(
+pub(crate) async fn disks<C: Cloud>(
     cloud: &C,
     filter: &DiskFilter,
     deadline: Deadline,

@@ -1,11 +1,12 @@
-//! The way to the cloud's API: the same for a controller and for a node that may ask it.
+//! The way to the cloud's API: the same for all that may ask it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
 use tokio::time::Instant;
 
-use crate::config::{Config, Credentials as Source};
+use crate::config::{Cloud, Credentials as Source};
 use crate::ucloud::{
     BuildError, CredentialSource, Credentials, Metadata, Observer, ReqwestTransport, Roles, UCloud,
     UCloudConfig,
@@ -23,33 +24,36 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(config: &Config) -> Result<Self, BuildError> {
-        let transport = ReqwestTransport::for_endpoint(&config.cloud.api_endpoint)?;
-        Ok(Self { transport, credentials: credentials(config)? })
+    pub(super) fn new(cloud: &Cloud, metadata_endpoint: &Url) -> Result<Self, BuildError> {
+        let transport = ReqwestTransport::for_endpoint(&cloud.api_endpoint)?;
+        Ok(Self { transport, credentials: credentials(&cloud.credentials, metadata_endpoint)? })
     }
 
-    pub(super) fn client(self, config: &Config, region: &str, observer: Arc<dyn Observer>) -> UCloud {
+    pub(super) fn client(self, cloud: &Cloud, region: &str, observer: Arc<dyn Observer>) -> UCloud {
         let access = UCloudConfig {
-            endpoint: config.cloud.api_endpoint.clone(),
+            endpoint: cloud.api_endpoint.clone(),
             region: region.to_owned(),
-            project_id: config.cloud.project_id.clone(),
-            vpc_id: config.cloud.vpc_id.clone(),
-            read_timeout: config.cloud.api_timeout,
+            project_id: cloud.project_id.clone(),
+            vpc_id: cloud.vpc_id.clone(),
+            read_timeout: cloud.api_timeout,
         };
         UCloud::with(access, self.transport, self.credentials, observer, fastrand::Rng::new())
     }
 }
 
-fn credentials(config: &Config) -> Result<CredentialSource<ReqwestTransport>, BuildError> {
-    Ok(match &config.cloud.credentials {
+fn credentials(
+    source: &Source,
+    metadata_endpoint: &Url,
+) -> Result<CredentialSource<ReqwestTransport>, BuildError> {
+    Ok(match source {
         Source::Keys { public, private } => {
             CredentialSource::keys(Credentials::keys(public.clone(), private.clone()))
         }
         Source::Directory(path) => CredentialSource::directory(path.clone()),
         Source::Sts { role, role_v2 } => {
-            let transport = ReqwestTransport::for_endpoint(&config.metadata_endpoint)?;
+            let transport = ReqwestTransport::for_endpoint(metadata_endpoint)?;
             let roles = Roles { v1: role.clone(), v2: role_v2.clone() };
-            CredentialSource::sts(Metadata::new(transport, config.metadata_endpoint.clone()), roles)
+            CredentialSource::sts(Metadata::new(transport, metadata_endpoint.clone()), roles)
         }
     })
 }

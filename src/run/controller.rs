@@ -33,7 +33,7 @@ where
     A: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Result<Instance, String>> + Send + 'static,
 {
-    let access = Access::new(config)?;
+    let access = Access::new(&config.cloud, &config.metadata_endpoint)?;
     let gate = Gate::new(readiness.clone());
     let (placed, keyed) =
         (readiness.latch("region and zone of the controller"), readiness.latch("keys of the API"));
@@ -43,7 +43,7 @@ where
         let resolve = |said: Option<&Instance>| ControllerPlace::resolve(&config, said);
         let place = place::find(resolve, ask, |why| placed.blocked_by(why)).await;
         tracing::info!(region = place.region, zone = %place.zone, "the controller's place is known");
-        let cloud = Arc::new(access.client(&config, &place.region, Arc::new(metrics.clone())));
+        let cloud = Arc::new(access.client(&config.cloud, &place.region, Arc::new(metrics.clone())));
         let controller = Controller::new(Arc::clone(&cloud), settings(&config, &place));
         show(&metrics, &cloud, &controller);
         opened.open(ControllerServer::new(ControllerService::new(controller, operations, place.region)));

@@ -33,7 +33,7 @@ impl CloudLookup {
         background: &Background,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, BuildError> {
-        let access = Access::new(config)?;
+        let access = Access::new(&config.cloud, &config.metadata_endpoint)?;
         let client = Arc::new(OnceLock::new());
         let (config, slot, mut known) = (Arc::clone(config), Arc::clone(&client), identity.clone());
         background.spawn(async move {
@@ -43,7 +43,7 @@ impl CloudLookup {
                     // Nobody will know any more: the driver is stopping.
                     Ok(IdentityState::Missing(_)) | Err(_) => return,
                 };
-            let client = slot.get_or_init(|| access.client(&config, &region, observer));
+            let client = slot.get_or_init(|| access.client(&config.cloud, &region, observer));
             wait_for_keys(client.credentials(), |why| {
                 tracing::warn!("--node-cloud-lookup cannot ask the cloud yet: {why}");
             })

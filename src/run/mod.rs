@@ -3,6 +3,8 @@
 mod access;
 mod background;
 mod controller;
+#[cfg(feature = "kube")]
+pub mod inventory;
 mod lookup;
 mod node;
 mod place;
