@@ -8,7 +8,7 @@ use reqwest::Url;
 
 use super::args::{Arguments, Wish};
 use super::flags::{self, Flag};
-use super::{Cloud, Command, Fault, Faults, Mode, Reader, Setting, Variables, help, value};
+use super::{Cloud, Command, Fault, Faults, Reader, Setting, Variables, help, value};
 use crate::telemetry::log::{Format, Log};
 use crate::volume::DiskId;
 
@@ -202,7 +202,7 @@ fn common(reader: &mut Reader<'_>, recheck: Option<Duration>) -> Option<Inventor
     let driver_name = reader.read(&flags::DRIVERNAME, value::driver_name);
     let metadata_endpoint = reader.read(&flags::METADATA_ENDPOINT, value::base_url);
     let region = reader.setting(&flags::REGION, value::word);
-    let cloud = reader.cloud(Mode::Controller);
+    let cloud = reader.cloud(true);
     Some(InventoryArgs {
         output: output?,
         kubernetes: Kubernetes { kubeconfig: kubeconfig.unwrap_or_default(), home, context },
