@@ -170,6 +170,8 @@ impl<C: Cloud> Attach<'_, C> {
         let mut backoff = Backoff::new();
         let mut nameless: Option<Instant> = None;
         let disk = || self.disk.clone();
+        // With this, the cloud refuses what has been attached elsewhere meanwhile.
+        let exclusive = inner.config.multi_attach == Some(false);
         loop {
             let step = step(&sight, &self.host);
             if sight.listed && step.concludes() {
@@ -213,8 +215,6 @@ impl<C: Cloud> Attach<'_, C> {
                     None => {
                         let what = format!("attach UDisk {}", self.disk);
                         let place = view.queue(&self.host, Urgency::Other, what).await?;
-                        // With this, the cloud refuses what has been attached elsewhere meanwhile.
-                        let exclusive = inner.config.multi_attach == Some(false);
                         let again = place.waited && !exclusive;
                         slot = Some(place);
                         if again { view.read().await? } else { sight }
@@ -236,12 +236,14 @@ impl<C: Cloud> Attach<'_, C> {
                         }
                         Next::Busy(error) => {
                             let uncertain = error.outcome == Outcome::Unknown;
+                            // With what we asked for, so that the disk is as it was.
+                            let ours = !uncertain && !place.is_alone();
                             let place = view.queue_again(place, error).await;
                             if place.is_err() && uncertain {
                                 inner.recent.note_uncertain(self.disk, Change::Attached(self.host.clone()));
                             }
                             slot = Some(place?);
-                            view.read().await?
+                            if ours && exclusive { sight } else { view.read().await? }
                         }
                         // Others may use the host meanwhile, detaches first.
                         Next::Pause(error) => {

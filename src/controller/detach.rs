@@ -106,6 +106,11 @@ impl<C: Cloud> Controller<C> {
                             view.restart(Some(DiskStatus::Detaching));
                             view.again(String::from("whether the cloud detaches it is not known")).await?
                         }
+                        // The host is busy with what we asked for, and the disk is as it was.
+                        Err(error) if error.cause == Cause::Busy && !place.is_alone() => {
+                            slot = Some(view.queue_again(place, error).await?);
+                            sight
+                        }
                         Err(error) => {
                             let error = CallError::new(view.what.clone(), error);
                             let may_pass = matches!(

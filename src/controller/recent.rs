@@ -132,6 +132,15 @@ impl Recent {
         Trust::Sound
     }
 
+    /// Whether a read that was started at `started` cannot be true, because it shows the disk as it was before a change
+    /// that the cloud had accepted by then.
+    pub(super) fn is_past(&self, disk: &Disk, started: Instant) -> bool {
+        self.lock().get(&disk.id).is_some_and(|entry| {
+            let live = entry.at <= started && started.duration_since(entry.at) <= self.lag;
+            live && entry.certain && contradicts(&entry.change, Some(disk))
+        })
+    }
+
     /// Whether the last change of the disk has happened to it before, so that what a listing shows of it may be that.
     pub(super) fn is_repeated(&self, disk: &DiskId) -> bool {
         let past = self.past();

@@ -8,6 +8,7 @@
 //! while all goes well, and is halved by each "busy". What one host refused, the next one is not asked for at once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +36,14 @@ pub(super) enum Urgency {
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     widest: u32,
+    arrivals: Arc<AtomicU64>,
     table: Arc<Mutex<Table>>,
 }
+
+/// When an operation came, in the order of all. Its place in a queue follows from it: what comes first is done first,
+/// whoever's first read was faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrival(u64);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -75,7 +82,12 @@ pub(super) struct Slot {
 impl Slots {
     /// `widest`: how many changes may run on one host at a time, if the cloud takes so many.
     pub(super) fn new(widest: u32) -> Self {
-        Self { widest: widest.max(1), table: Arc::default() }
+        Self { widest: widest.max(1), arrivals: Arc::default(), table: Arc::default() }
+    }
+
+    /// Counts an operation that has come. It may be in one queue at a time.
+    pub(super) fn arrive(&self) -> Arrival {
+        Arrival(self.arrivals.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits for a place on the host. `None`: the deadline passed first; `progress` says behind what.
@@ -83,6 +95,7 @@ impl Slots {
         &self,
         host: &HostId,
         urgency: Urgency,
+        arrival: Arrival,
         what: String,
         deadline: Deadline,
         progress: &Progress,
@@ -95,7 +108,7 @@ impl Slots {
             let mut table = self.lock();
             let known = table.refused_at;
             let queue = table.hosts.entry(host.clone()).or_insert_with(|| self.queue(known));
-            let (limiter, ticket) = (queue.limiter.clone(), queue.limiter.ticket(turn));
+            let (limiter, ticket) = (queue.limiter.clone(), Limiter::ticket_of(turn, arrival.0));
             queue.waiting.insert(ticket, Waiting { what: what.clone(), progress: progress.clone() });
             let (slots, host, progress) = (self.clone(), host.clone(), progress.clone());
             Slot { slots, host, limiter, ticket, what, progress, permit: None, waited: false }
@@ -228,27 +241,36 @@ mod tests {
     async fn detaches_go_first_and_everybody_knows_their_place() {
         let slots = Slots::new(1);
         let first = slots
-            .acquire(&host(), Urgency::Other, "attach bs-0".into(), later(9), &Progress::default())
+            .acquire(
+                &host(),
+                Urgency::Other,
+                slots.arrive(),
+                "attach bs-0".into(),
+                later(9),
+                &Progress::default(),
+            )
             .await;
         let first = first.expect("an idle host has a place");
         assert!(!first.waited);
         let (order, mut finished) = tokio::sync::mpsc::unbounded_channel();
         let mut phases = Vec::new();
-        for (urgency, what) in [
-            (Urgency::Other, "attach bs-1"),
-            (Urgency::Other, "attach bs-2"),
-            (Urgency::Detach, "detach bs-3"),
+        // The second one came first, and its first read took longer.
+        let (early, late) = (slots.arrive(), slots.arrive());
+        for (urgency, arrival, what) in [
+            (Urgency::Other, late, "attach bs-1"),
+            (Urgency::Other, early, "attach bs-2"),
+            (Urgency::Detach, slots.arrive(), "detach bs-3"),
         ] {
             let (slots, order, progress) = (slots.clone(), order.clone(), Progress::default());
             phases.push(progress.clone());
             tokio::spawn(async move {
-                let slot = slots.acquire(&host(), urgency, what.into(), later(9), &progress).await;
+                let slot = slots.acquire(&host(), urgency, arrival, what.into(), later(9), &progress).await;
                 assert!(slot.expect("its turn comes").waited);
                 order.send(what).unwrap();
             });
             tokio::task::yield_now().await;
         }
-        assert!(phases[0].get().contains("number 2 in the queue of uhost-1"), "{}", phases[0].get());
+        assert!(phases[0].get().contains("number 3 in the queue of uhost-1"), "{}", phases[0].get());
         assert!(phases[0].get().contains("now: attach bs-0"), "{}", phases[0].get());
         assert!(phases[2].get().contains("number 1"), "{}", phases[2].get());
         drop(first);
@@ -256,7 +278,7 @@ mod tests {
         for _ in 0..3 {
             seen.push(finished.recv().await.unwrap());
         }
-        assert_eq!(seen, ["detach bs-3", "attach bs-1", "attach bs-2"]);
+        assert_eq!(seen, ["detach bs-3", "attach bs-2", "attach bs-1"]);
         assert!(slots.lock().hosts.is_empty(), "an idle host leaves nothing behind");
     }
 
@@ -264,18 +286,23 @@ mod tests {
     async fn who_gives_up_leaves_the_queue() {
         let slots = Slots::new(1);
         let progress = Progress::default();
-        let first = slots.acquire(&host(), Urgency::Other, "attach bs-0".into(), later(9), &progress).await;
+        let first = slots
+            .acquire(&host(), Urgency::Other, slots.arrive(), "attach bs-0".into(), later(9), &progress)
+            .await;
         assert!(
             slots
-                .acquire(&host(), Urgency::Detach, "detach bs-1".into(), later(1), &progress)
+                .acquire(&host(), Urgency::Detach, slots.arrive(), "detach bs-1".into(), later(1), &progress)
                 .await
                 .is_none()
         );
         let host = host();
-        let waiting = slots.acquire(&host, Urgency::Detach, "detach bs-2".into(), later(9), &progress);
+        let waiting =
+            slots.acquire(&host, Urgency::Detach, slots.arrive(), "detach bs-2".into(), later(9), &progress);
         assert!(tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err());
         drop(first);
-        let next = slots.acquire(&host, Urgency::Other, "attach bs-3".into(), later(9), &progress).await;
+        let next = slots
+            .acquire(&host, Urgency::Other, slots.arrive(), "attach bs-3".into(), later(9), &progress)
+            .await;
         assert!(!next.expect("the place is free").waited);
     }
 }

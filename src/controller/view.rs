@@ -15,7 +15,7 @@ use super::Controller;
 use super::error::{Unresolved, reading_again_helps};
 use super::poller::{Follow, Reading, Which};
 use super::recent::Trust;
-use super::slots::{Slot, Urgency};
+use super::slots::{Arrival, Slot, Urgency};
 
 /// A disk as read, and how much that read is worth. `None`: the cloud does not know it.
 #[derive(Debug, Clone)]
@@ -34,6 +34,7 @@ pub(super) struct View<'a, C> {
     pub(super) what: String,
     pub(super) deadline: Deadline,
     pub(super) progress: &'a Progress,
+    arrival: Arrival,
     begun: Instant,
     follow: Option<Follow>,
     /// Since when the change is waited for.
@@ -64,6 +65,7 @@ impl<'a, C: Cloud> View<'a, C> {
             what,
             deadline,
             progress,
+            arrival: controller.inner.slots.arrive(),
             begun,
             follow,
             wait,
@@ -169,7 +171,7 @@ impl<'a, C: Cloud> View<'a, C> {
         what: String,
     ) -> Result<Slot, Unresolved> {
         let slots = &self.controller.inner.slots;
-        let slot = slots.acquire(host, urgency, what, self.deadline, self.progress).await;
+        let slot = slots.acquire(host, urgency, self.arrival, what, self.deadline, self.progress).await;
         slot.ok_or_else(|| self.timed_out_in_queue())
     }
 

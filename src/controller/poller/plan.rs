@@ -9,9 +9,8 @@ use std::time::Duration;
 use crate::controller::pages::PAGE;
 use crate::volume::DiskId;
 
-/// Wanted disks that make a page worth more than so many single reads: its answer is large, and a disk may have moved
-/// off it.
-const SHARED: usize = 3;
+/// Wanted disks that make a page worth reading.
+const SHARED: usize = 2;
 
 /// Disks without a known place from which on a listing is thought of.
 const MANY: usize = 4;
@@ -21,7 +20,7 @@ const MARGIN: usize = 2;
 
 /// How often the disks are read while pages are. Each page serves many, so few calls are saved by waiting longer, and
 /// this is what a waiting attachment is late by at most.
-pub(super) const PAGED: Duration = Duration::from_millis(1250);
+pub(super) const PAGED: Duration = Duration::from_millis(1150);
 
 /// A disk to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,13 +117,13 @@ fn pages(placed: Vec<Wanted>) -> Vec<Read> {
 
 /// The least time between two rounds of reads like this one.
 pub(super) fn interval(reads: &[Read], least: Duration, most: Duration) -> Duration {
-    if reads.iter().any(|read| !matches!(read, Read::Single(_))) {
-        return PAGED.max(least);
-    }
     let calls = u32::try_from(reads.iter().map(Read::calls).sum::<usize>()).unwrap_or(u32::MAX);
-    // Few waiters are not worth saving on; many, where pages do not help, must not use up the account's rate.
-    let few = (Duration::from_millis(400) * calls.min(4)).min(PAGED);
-    few.max(Duration::from_millis(100).saturating_mul(calls)).clamp(least, most.max(least))
+    let mut usual = (Duration::from_millis(400) * calls.min(4)).min(PAGED);
+    if reads.iter().any(|read| !matches!(read, Read::Single(_))) {
+        usual = PAGED;
+    }
+    // Where pages do not help, many must not use up the account's rate.
+    usual.max(Duration::from_millis(100).saturating_mul(calls)).clamp(least, most.max(least))
 }
 
 #[cfg(test)]
@@ -162,7 +161,7 @@ mod tests {
     fn few_are_read_one_by_one() {
         assert_eq!(shape(&plan(wanted(&[None]), LISTING)), (vec![], 1, false));
         assert_eq!(shape(&plan(wanted(&[None; 3]), LISTING)), (vec![], 3, false));
-        assert_eq!(shape(&plan(wanted(&[Some(10), Some(11)]), LISTING)), (vec![], 2, false));
+        assert_eq!(shape(&plan(wanted(&[Some(10), Some(200)]), LISTING)), (vec![], 2, false));
         assert_eq!(shape(&plan(wanted(&[Some(10), Some(200), Some(400), Some(600)]), LISTING)).1, 4);
         assert_eq!(plan(Vec::new(), LISTING), []);
     }
@@ -174,8 +173,8 @@ mod tests {
         // What is left over is not worth a page.
         let places = [Some(50), Some(60), Some(145), Some(146), Some(900)];
         assert_eq!(shape(&plan(wanted(&places), LISTING)), (vec![48], 2, false));
-        let reads = plan(wanted(&[Some(1), Some(50), Some(99)]), LISTING);
-        assert_eq!(shape(&reads), (vec![], 3, false), "98 apart, and the listing may move");
+        let reads = plan(wanted(&[Some(1), Some(99)]), LISTING);
+        assert_eq!(shape(&reads), (vec![], 2, false), "98 apart, and the listing may move");
     }
 
     #[test]
@@ -220,10 +219,10 @@ mod tests {
     fn rounds_are_as_far_apart_as_they_cost() {
         let (least, most) = (Duration::from_millis(500), Duration::from_secs(5));
         let single = |n: usize| plan(wanted(&vec![None; n]), Listing { shows_all: false, ..LISTING });
-        for (n, millis) in [(1, 500), (2, 800), (4, 1250), (12, 1250), (20, 2000), (900, 5000)] {
+        for (n, millis) in [(1, 500), (2, 800), (4, 1150), (11, 1150), (20, 2000), (900, 5000)] {
             assert_eq!(interval(&single(n), least, most), Duration::from_millis(millis), "{n}");
         }
-        let paged = plan(wanted(&[Some(1), Some(2), Some(3)]), LISTING);
+        let paged = plan(wanted(&[Some(1), Some(2)]), LISTING);
         assert_eq!(interval(&paged, least, most), PAGED);
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cause, CloudError, Deadline, Disk, DiskPage, Outcome};
 use crate::controller::pages::PAGE;
-use crate::controller::recent::{Recent, Trust};
+use crate::controller::recent::Recent;
 use crate::volume::DiskId;
 
 use super::plan::{Listing, PAGED, Read, Wanted, interval, plan};
@@ -350,9 +350,7 @@ impl Table {
             }
             (Call::Page(offset), Brought::Page(Ok(page))) => {
                 // Any disk that was changed a moment ago tells how old the page is.
-                let is_past =
-                    |disk: &&Disk| self.recent.judge(&disk.id, Some(disk), began, true) == Trust::Stale;
-                if let Some(disk) = page.disks.iter().find(is_past) {
+                if let Some(disk) = page.disks.iter().find(|disk| self.recent.is_past(disk, began)) {
                     tracing::info!(disk = %disk.id, "the listing shows what is past; reading disks one by one");
                     self.distrust_pages(now);
                     false
