@@ -12,7 +12,7 @@ use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mount;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{PublishError, StageError};
-use csi_udisk::volume::{FsType, Gib};
+use csi_udisk::volume::{Adoption, FsType, Gib};
 
 fn plugged(host: &TestHost, kernel_name: &str, slot: &str) -> Disk {
     let disk = host.disk(kernel_name, GIB);
@@ -199,5 +199,61 @@ fn a_raw_disk_that_left_and_came_back_is_bound_anew() {
             assert_eq!(mounts.at(path).count(), 1);
         }
         write(&volume.target).unwrap();
+    });
+}
+
+/// A caller that confuses its volumes must not take a pod's disk away.
+#[test]
+fn what_is_certainly_another_volume_is_not_unmounted() {
+    for block in [false, true] {
+        on_a_host(false, |host| async move {
+            let _disks = (plugged(&host, "vdb", "vdc"), plugged(&host, "vdc", "vdd"));
+            let volume = |id: &str, slot: &str| match block {
+                true => Volume::block(&host, id, slot, Gib::new(1)),
+                false => Volume::fs(&host, id, FsType::Ext4, slot, Gib::new(1)),
+            };
+            let (one, two) = (volume("bs-1", "vdc"), volume("bs-2", "vdd"));
+            let node = host.node();
+            one.publish(&node, false).await.unwrap();
+            two.publish(&node, true).await.unwrap();
+            let wrong = Volume { staging: one.staging.clone(), target: one.target.clone(), ..two.clone() };
+            let error = wrong.unpublish(&host.node()).await.unwrap_err().to_string();
+            assert!(
+                error.contains(one.target.to_str().unwrap()) && error.contains("not this volume"),
+                "{error}"
+            );
+            assert_eq!(mounts_at(&one.target), 1);
+            one.unpublish(&node).await.unwrap();
+            if !block {
+                // The staging path of a raw block volume is a directory with a file that is named after it.
+                wrong.unstage(&host.node()).await.unwrap_err();
+                assert_eq!(mounts_at(&one.staging), 1);
+            }
+            one.unstage(&node).await.unwrap();
+            // A disk that has left is cleaned up by whatever name.
+            host.unplug("vdc");
+            Volume { target: two.target.clone(), ..one.clone() }.unpublish(&node).await.unwrap();
+            assert!(!two.target.exists());
+            two.unstage(&node).await.unwrap();
+        });
+    }
+}
+
+/// A copy that is only read keeps the mark of the disk that it was copied from.
+#[test]
+fn a_copy_that_is_read_is_unmounted_under_its_own_name() {
+    on_a_host(false, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        let original = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+        let node = host.node();
+        original.stage(&node).await.unwrap();
+        original.unstage(&node).await.unwrap();
+        drop(disk);
+        let mut copy = Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", Gib::new(1)).reader();
+        copy.volume_context.adoption = Adoption::parse(original.id.as_str());
+        copy.publish(&node, true).await.unwrap();
+        copy.unpublish(&node).await.unwrap();
+        copy.unstage(&node).await.unwrap();
+        assert_eq!(mounts_at(&copy.staging), 0);
     });
 }

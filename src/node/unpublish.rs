@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use super::Node;
+use super::linux::error::HostError;
 use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mounts, as_listed};
+use super::other_volume::OtherVolume;
 use super::paths::{self, PathRefused};
 use crate::progress::Progress;
 use crate::volume::DiskId;
@@ -22,6 +24,10 @@ pub enum UnpublishError {
     #[error(transparent)]
     Path(#[from] PathRefused),
     #[error(transparent)]
+    OtherVolume(#[from] OtherVolume),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
     Unmount(#[from] UnmountError),
     #[error(transparent)]
     Leftover(#[from] PathError),
@@ -29,7 +35,7 @@ pub enum UnpublishError {
 
 impl Node {
     /// Unmounts what is at the target path and removes it. Nothing there, a dead disk, several mounts: all the same. What
-    /// was never a volume is not taken away.
+    /// was never a volume is not taken away, nor what is certainly another one.
     pub async fn unpublish(
         &self,
         request: UnpublishRequest,
@@ -37,12 +43,16 @@ impl Node {
     ) -> Result<(), UnpublishError> {
         paths::check("target_path", &request.target_path)?;
         progress.set(format!("unmounting {}", request.target_path.display()));
+        let path = request.target_path.clone();
+        let target = self.host.calls.run(move || as_listed(&path)).await;
+        if let Some(other) = self.other_volume_at(&target, &request.volume).await? {
+            return Err(other.into());
+        }
         let host = self.host.clone();
         self.host
             .calls
             .run(move || {
-                let target = as_listed(&request.target_path);
-                host.prove_no_foreign(&Mounts::read().map_err(UnmountError::Host)?, &target)?;
+                host.prove_no_foreign(&Mounts::read()?, &target)?;
                 mount::unmount_all(&target)?;
                 Ok(mount::remove_mount_point(&target)?)
             })

@@ -12,6 +12,7 @@ use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::linux::sysfs::BlockDevice;
+use super::other_volume::OtherVolume;
 use super::paths::{self, PathRefused};
 use super::publish_block::{self, list};
 use crate::progress::Progress;
@@ -29,6 +30,8 @@ pub struct UnstageRequest {
 pub enum UnstageError {
     #[error(transparent)]
     Path(#[from] PathRefused),
+    #[error(transparent)]
+    OtherVolume(#[from] OtherVolume),
     #[error("the volume is still mounted on {}; unpublish it (or unstage it) there first", list(.0))]
     Published(Vec<PathBuf>),
     #[error(transparent)]
@@ -46,6 +49,11 @@ impl Node {
     pub async fn unstage(&self, request: UnstageRequest, progress: &Progress) -> Result<(), UnstageError> {
         paths::check("staging_target_path", &request.staging_path)?;
         progress.set(format!("unmounting {}", request.staging_path.display()));
+        let path = request.staging_path.clone();
+        let staged = self.host.calls.run(move || as_listed(&path)).await;
+        if let Some(other) = self.other_volume_at(&staged, &request.volume).await? {
+            return Err(other.into());
+        }
         let (host, node, volume) = (self.host.clone(), self.clone(), request.volume.clone());
         self.host.calls.run(move || node.release(&host, &request)).await?;
         let noted = self.lingering().get(&volume).cloned();

@@ -104,6 +104,8 @@ impl NodeError for UnpublishError {
     fn code(&self) -> Code {
         match self {
             Self::Path(_) => Code::InvalidArgument,
+            Self::OtherVolume(_) => Code::FailedPrecondition,
+            Self::Host(_) => Code::Unavailable,
             Self::Unmount(error) => unmount(error),
             Self::Leftover(error) => mount_point(error),
         }
@@ -114,7 +116,7 @@ impl NodeError for UnstageError {
     fn code(&self) -> Code {
         match self {
             Self::Path(_) => Code::InvalidArgument,
-            Self::Published(_) => Code::FailedPrecondition,
+            Self::OtherVolume(_) | Self::Published(_) => Code::FailedPrecondition,
             Self::Unmount(error) => unmount(error),
             Self::Leftover(error) => mount_point(error),
             Self::InUse(_) => Code::Aborted,

@@ -12,7 +12,7 @@ use super::error::HostError;
 use super::probe::probe_fs;
 use super::sysfs::{BlockDevice, Serial};
 use crate::volume::slot::SERIAL_PREFIX;
-use crate::volume::{DiskId, Mark};
+use crate::volume::{DiskId, FsUuid, Mark};
 
 /// After the last unmount the kernel needs moments, unless something else holds the device.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -55,6 +55,16 @@ impl Host {
             });
         }
         Ok(reads.join_all().await.into_iter().flatten().collect())
+    }
+
+    /// The UUID of the file system on a disk. `None` as well when the disk does not answer, or has left.
+    pub async fn uuid_of(&self, disk: &BlockDevice) -> Option<FsUuid> {
+        let described = disk.clone();
+        let look = move |host: &Self| {
+            let device = OpenDevice::open(&host.sysfs, &host.dev_root, described).ok()?;
+            probe_fs(&device).ok()?.map(|found| found.uuid)
+        };
+        self.peek(&disk.name, look).await.flatten()
     }
 
     /// The device, if it can be read and is marked.

@@ -101,9 +101,11 @@ impl Host {
 
     /// What is on top at `path`, which must be as mountinfo lists it. Blocking.
     pub fn state_at(&self, mounts: &Mounts, path: &Path) -> Result<PathState, HostError> {
-        let Some(mount) = mounts.top(path).cloned() else {
-            return Ok(PathState::Unmounted);
-        };
+        mounts.top(path).cloned().map_or(Ok(PathState::Unmounted), |mount| self.state_of(mount))
+    }
+
+    /// What one mount shows. Blocking.
+    pub fn state_of(&self, mount: Mount) -> Result<PathState, HostError> {
         let backing = self.backing(&mount);
         match backing {
             // The node that was bound is not in the device directory any more. Its number may be another disk's by now.
