@@ -212,6 +212,13 @@ fn limited<T>(request: T) -> tonic::Request<T> {
     request
 }
 
+/// For what must succeed: the machine may be busy.
+fn patient<T>(request: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(std::time::Duration::from_secs(60));
+    request
+}
+
 /// What the driver is told, and how it logs.
 struct Run {
     name: &'static str,
@@ -415,7 +422,7 @@ async fn no_secret_leaves_the_node() {
             if let v1::volume_capability::AccessType::Mount(mount) = access {
                 mount.mount_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
             }
-            limited(request)
+            patient(request)
         };
         // Mount options may hold credentials.
         for flags in [
@@ -428,7 +435,7 @@ async fn no_secret_leaves_the_node() {
         search.answer("stage", node.node_stage_volume(stage(&["noatime"])).await).unwrap();
         let publish = |target: &str| {
             let target_path = target.to_owned();
-            limited(v1::NodePublishVolumeRequest { secrets: secrets(), target_path, ..at.publish() })
+            patient(v1::NodePublishVolumeRequest { secrets: secrets(), target_path, ..at.publish() })
         };
         search.answer("publish", node.node_publish_volume(publish("relative")).await);
         search.answer("publish", node.node_publish_volume(publish(&at.target)).await).unwrap();
