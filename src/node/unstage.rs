@@ -125,10 +125,10 @@ impl Node {
 fn write_out(host: &Host, path: &Path, backing: Backing) {
     let written = match backing {
         Backing::Block(number) => match host.open_number(number) {
-            Ok(Some(device)) => device
-                .sync()
-                .and_then(|()| publish_block::restore(&device))
-                .map_err(|error| error.to_string()),
+            Ok(Some(device)) => {
+                let written = device.sync();
+                publish_block::restore(&device).and(written).map_err(|error| error.to_string())
+            }
             Ok(None) | Err(OpenError::Mismatch(_)) => Ok(()),
             Err(OpenError::Host(error)) => Err(error.to_string()),
         },
