@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{GIB, Volume, on_a_host, run};
+use common::{SMALL, Volume, on_a_host, run};
 use csi_udisk::node::Node;
 use csi_udisk::volume::{FsType, Gib};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -24,7 +24,7 @@ const STATS_FOR: Duration = Duration::from_secs(2);
 
 fn main() {
     on_a_host(false, |host| async move {
-        let disk = host.disk("disk", 2 * GIB);
+        let disk = host.disk("disk", SMALL);
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
         let volume = Volume::fs(&host, "bs-bench", FsType::Ext4, "vdc", Gib::new(0));
         let node = host.node();

@@ -4,36 +4,20 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 
-use common::{Disk, TestHost, Volume, file_systems, on_a_host};
+use common::{Disk, SMALL, TestHost, Volume, file_systems, on_a_host, refused};
+use csi_udisk::node::StageError;
 use csi_udisk::node::linux::blank::NotBlank;
-use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{Node, StageError};
 use csi_udisk::volume::{BlankSectors, FsType, Gib};
 
 const MIB: u64 = 1 << 20;
-/// The least that mkfs.xfs takes, and some.
-const SIZE: u64 = 320 * MIB;
+/// What is filled of a disk.
+const FILLED: u64 = 64 * MIB;
 
 fn plugged(host: &TestHost, fs: FsType) -> (Disk, Volume) {
-    let disk = host.disk("a", SIZE);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
     (disk, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(0)))
-}
-
-fn write(disk: &Disk, offset: u64, bytes: &[u8]) {
-    let device = fs::OpenOptions::new().write(true).open(disk.device()).unwrap();
-    device.write_all_at(bytes, offset).unwrap();
-    device.sync_all().unwrap();
-}
-
-async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
-    let before = disk.bytes();
-    let error = volume.stage(node).await.unwrap_err();
-    assert!(disk.bytes() == before, "the disk was changed although: {error}");
-    assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
-    error
 }
 
 /// A megabyte at the start is lost, as by a careless dd: the copies of the superblock are what is left to see.
@@ -46,7 +30,7 @@ fn a_volume_that_lost_its_start_is_named_and_never_formatted() {
             volume.stage(&node).await.unwrap();
             fs::write(volume.staging.join("file"), "content").unwrap();
             volume.unstage(&node).await.unwrap();
-            write(&disk, 0, &vec![0; 1 << 20]);
+            disk.write(0, &vec![0; 1 << 20]);
             for sectors in [BlankSectors::Zero, BlankSectors::Noise] {
                 volume.volume_context.blank = sectors;
                 let error = refused(&node, &volume, &disk).await;
@@ -79,8 +63,8 @@ fn an_encrypted_disk_that_reads_as_noise_is_formatted_only_where_the_volume_says
         on_a_host(false, |host| async move {
             let (disk, volume) = plugged(&host, fs);
             let noise_of_a_disk = noise(4 << 20);
-            for part in 0..SIZE / (4 * MIB) {
-                write(&disk, part * 4 * MIB, &noise_of_a_disk);
+            for part in 0..FILLED / (4 * MIB) {
+                disk.write(part * 4 * MIB, &noise_of_a_disk);
             }
             let node = host.node();
             let error = refused(&node, &volume, &disk).await;
@@ -92,17 +76,17 @@ fn an_encrypted_disk_that_reads_as_noise_is_formatted_only_where_the_volume_says
             let mut volume = volume;
             volume.volume_context.blank = BlankSectors::Noise;
             // One readable block among the noise, and it is somebody's.
-            write(&disk, 512 * 1024, &b"words of somebody ".repeat(228)[..4096]);
+            disk.write(512 * 1024, &b"words of somebody ".repeat(228)[..4096]);
             let error = refused(&node, &volume, &disk).await;
             let text = matches!(error, StageError::NotBlank { reason: NotBlank::NotNoise { .. }, .. });
             assert!(text, "{error}");
             // A signature is never overridden.
-            write(&disk, 512 * 1024, &noise(4096));
-            write(&disk, 0, b"LUKS\xba\xbe\0\x02");
+            disk.write(512 * 1024, &noise(4096));
+            disk.write(0, b"LUKS\xba\xbe\0\x02");
             let error = refused(&node, &volume, &disk).await;
             assert!(error.to_string().contains("LUKS"), "{error}");
 
-            write(&disk, 0, &noise(4096));
+            disk.write(0, &noise(4096));
             volume.stage(&node).await.unwrap();
             fs::write(volume.staging.join("file"), "content").unwrap();
             volume.unstage(&node).await.unwrap();

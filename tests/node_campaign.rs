@@ -14,15 +14,14 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use common::{Disk, TestHost, Volume, file_systems, on_a_host};
+use common::{Disk, SMALL, TestHost, Volume, file_systems, on_a_host};
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{Node, StageError};
 use csi_udisk::volume::{FsType, Gib, PublishContext};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const MIB: u64 = 1 << 20;
-/// Small, but large enough for every file system and for the note of a format.
-const SIZE: u64 = 512 * MIB;
+const SIZE: u64 = SMALL;
 const VOLUMES: usize = 4;
 const HOSTS: usize = 2;
 const SLOTS: [&str; 3] = ["vdb", "vdc", "vdd"];

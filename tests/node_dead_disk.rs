@@ -9,16 +9,16 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use common::{GIB, TestHost, Volume, file_systems, on_a_host};
+use common::{SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host};
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{Node, Problem, Reason, Severity, StatsError};
-use csi_udisk::volume::{FsType, Gib};
+use csi_udisk::volume::FsType;
 use faulty::{Faulty, Mode};
 
 fn on_a_faulty_disk(host: &TestHost, fs: FsType) -> (Faulty, Volume) {
-    let (faulty, disk) = Faulty::disk(host, "a", GIB);
+    let (faulty, disk) = Faulty::disk(host, "a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-    (faulty, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(1)))
+    (faulty, Volume::fs(host, "bs-1", fs, "vdc", SMALL_GIB))
 }
 
 fn has(problems: &[Problem], severity: Severity, reason: Reason) -> bool {
@@ -35,7 +35,7 @@ fn a_faulty_disk_does_what_it_is_told() {
         return;
     }
     on_a_host(false, |host| async move {
-        let (faulty, disk) = Faulty::disk(&host, "a", GIB);
+        let (faulty, disk) = Faulty::disk(&host, "a", SMALL);
         let open = fs::OpenOptions::new().read(true).write(true).open(disk.device()).unwrap();
         let mut bytes = [0; 4];
         open.write_all_at(b"good", 8192).unwrap();
@@ -123,9 +123,9 @@ fn a_disk_that_hangs_is_told_at_once_the_second_time_and_costs_one_volume() {
     }
     on_a_host(false, |host| async move {
         let (faulty, hung) = on_a_faulty_disk(&host, FsType::Ext4);
-        let disk = host.disk("b", GIB);
+        let disk = host.disk("b", SMALL);
         host.plug("vdc", "UCLOUD_DISK_VDD", &disk);
-        let well = Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", Gib::new(1));
+        let well = Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", SMALL_GIB);
         let node = host.node();
         hung.publish(&node, false).await.unwrap();
 
@@ -163,9 +163,9 @@ fn statistics_that_hang_cost_one_thread_whatever_they_are_asked_for() {
         return;
     }
     on_a_host(false, |host| async move {
-        let disk = host.disk("a", GIB);
+        let disk = host.disk("a", SMALL);
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB);
         fs::create_dir(&volume.target).unwrap();
         let faulty = Faulty::file_system(&host, &disk, &volume.target);
         let node = host.node();

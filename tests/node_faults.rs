@@ -11,21 +11,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{GIB, TestHost, Volume, file_systems, on_a_host, run};
+use common::{SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::linux::{Host, exec};
 use csi_udisk::node::{StageError, StatsError, UnpublishError, UnstageError};
-use csi_udisk::volume::{FsType, Gib, Slot};
+use csi_udisk::volume::{FsType, Slot};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 const NONE: Option<&str> = None;
 
 fn staged_on(host: &TestHost, fs: FsType) -> (common::Disk, Volume) {
-    let disk = host.disk("a", GIB);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-    (disk, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(1)))
+    (disk, Volume::fs(host, "bs-1", fs, "vdc", SMALL_GIB))
 }
 
 /// Polls a call a number of times and then drops it, as a process that is killed drops it between two system calls.
@@ -112,7 +112,7 @@ fn a_program_that_outlives_its_driver_keeps_the_disk_from_the_next_one() {
         );
         {
             let linux = Host::new(&host.path("sys"), &host.path("dev"));
-            let device = Arc::new(linux.locate(&Slot::parse("vdc").unwrap(), Gib::new(1)).await.unwrap());
+            let device = Arc::new(linux.locate(&Slot::parse("vdc").unwrap(), SMALL_GIB).await.unwrap());
             linux.hold(&device).await.unwrap();
             let arguments = ["-c", &script];
             let mut call = Box::pin(exec::run_on(SH, arguments, &device));
@@ -122,14 +122,14 @@ fn a_program_that_outlives_its_driver_keeps_the_disk_from_the_next_one() {
             }
         }
         // The driver is gone, and all that it had open.
-        let before = disk.bytes();
+        let before = disk.content();
         let error = volume.stage(&host.node()).await.unwrap_err();
         let held = matches!(&error, StageError::Use(UseError::Held(_)));
         let ending = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             fs::write(&end, "").unwrap();
         };
-        assert!(disk.bytes() == before);
+        assert!(disk.content() == before);
         // A retry that comes while the program ends waits for it.
         let node = host.node();
         let (staged, ()) = tokio::join!(volume.stage(&node), ending);
@@ -172,7 +172,7 @@ fn a_disk_that_left_and_came_back_as_another_device_is_mounted_anew() {
         fs::write(volume.target.join("file"), "content").unwrap();
         run("sync", &["-f", volume.target.to_str().unwrap()]);
         let image = host.path("images/again");
-        fs::write(&image, disk.bytes()).unwrap();
+        disk.copy_to(&image);
         host.unplug("vdb");
         let again = host.disk_of(&image);
         host.plug("vdd", "UCLOUD_DISK_VDC", &again);

@@ -6,14 +6,14 @@ mod common;
 use std::fs;
 use std::io::Write as _;
 
-use common::{Disk, GIB, TestHost, Volume, file_systems, on_a_host, run, skip};
+use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run, skip};
 use csi_udisk::node::{HealthError, HealthRequest, Node, Problem, Reason, RunningChange, Severity};
-use csi_udisk::volume::{FsType, Gib};
+use csi_udisk::volume::FsType;
 
 fn plugged(host: &TestHost, fs: FsType) -> (Disk, Volume) {
-    let disk = host.disk("a", GIB);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-    (disk, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(1)))
+    (disk, Volume::fs(host, "bs-1", fs, "vdc", SMALL_GIB))
 }
 
 fn reasons(problems: &[Problem]) -> Vec<(Severity, Reason)> {

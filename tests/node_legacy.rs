@@ -89,10 +89,10 @@ fn device_of(path: &Path) -> u64 {
 
 /// Stages, which must be refused, and proves that no byte of the disks changed.
 async fn refused(node: &Node, volume: &Volume, disks: &[&Disk]) -> StageError {
-    let before: Vec<_> = disks.iter().map(|disk| disk.bytes()).collect();
+    let before: Vec<_> = disks.iter().map(|disk| disk.content()).collect();
     let error = volume.stage(node).await.unwrap_err();
     for (disk, before) in disks.iter().zip(before) {
-        assert!(disk.bytes() == before, "{} was changed although: {error}", disk.name());
+        assert!(disk.content() == before, "{} was changed although: {error}", disk.name());
     }
     assert_eq!(mounts_at(&volume.staging), 0);
     error
@@ -114,14 +114,14 @@ fn the_one_disk_with_the_volume_s_mark_is_found_among_all_others() {
             let system = plugged(&host, "vda", "UCLOUD_DISK_VDA", size);
             let blank = plugged(&host, "vdb", "UCLOUD_DISK_VDB", size);
             let another = plugged(&host, "vdd", "UCLOUD_DISK_VDD", size);
-            make(fs, &another, Some(FsUuid::of_disk(&DiskId::parse("bs-another").unwrap())));
+            make(fs, &another, Some(FsUuid::of_disk(&unplaced(&host, "bs-another", fs).id)));
             let unmarked = plugged(&host, "vde", "UCLOUD_DISK_VDE", size);
             make(fs, &unmarked, None);
             // Not a disk that the cloud attaches, whatever is on it.
             let other_kind = plugged(&host, "sda", "", size);
             make(FsType::Ext4, &other_kind, Some(FsUuid::of_disk(&volume.id)));
             let others = [&system, &blank, &another, &unmarked, &other_kind];
-            let before: Vec<_> = others.iter().map(|disk| disk.bytes()).collect();
+            let before: Vec<_> = others.iter().map(|disk| disk.content()).collect();
 
             for node in [host.node(), host.node()] {
                 volume.publish(&node, false).await.unwrap();
@@ -133,7 +133,7 @@ fn the_one_disk_with_the_volume_s_mark_is_found_among_all_others() {
             volume.unpublish(&host.node()).await.unwrap();
             volume.unstage(&host.node()).await.unwrap();
             for (disk, before) in others.iter().zip(before) {
-                assert!(disk.bytes() == before, "{} was changed", disk.name());
+                assert!(disk.content() == before, "{} was changed", disk.name());
             }
         });
     }
@@ -183,7 +183,7 @@ fn two_disks_with_the_volume_s_mark_are_both_refused() {
         let one = plugged(&host, "vdb", "UCLOUD_DISK_VDB", SMALL);
         make(FsType::Ext4, &one, Some(FsUuid::of_disk(&volume.id)));
         let copy = host.path("images/copy");
-        fs::write(&copy, one.bytes()).unwrap();
+        one.copy_to(&copy);
         let two = host.disk_of(&copy);
         host.plug("vdc", "UCLOUD_DISK_VDC", &two);
         let (found, text) = reason(refused(&host.node(), &volume, &[&one, &two]).await);
@@ -392,8 +392,8 @@ fn where_the_cloud_may_be_asked_its_word_gives_the_slot() {
     on_a_host(false, |host| async move {
         let volume = unplaced(&host, "bs-1", FsType::Ext4);
         let other = plugged(&host, "vdb", "UCLOUD_DISK_VDB", SMALL);
-        let disk = plugged(&host, "vdx", "UCLOUD_DISK_VDC", SMALL);
-        let before = other.bytes();
+        let disk = plugged(&host, "vdx", "UCLOUD_DISK_VDC", common::SMALL);
+        let before = other.content();
         let told = Told::new("uhost-here", "vdc", 0);
         volume.publish(&asking(&host, &told), false).await.unwrap();
         assert_eq!(told.asked(), 1);
@@ -402,7 +402,7 @@ fn where_the_cloud_may_be_asked_its_word_gives_the_slot() {
         // What carries the volume's mark and is mounted proves itself.
         volume.stage(&asking(&host, &told)).await.unwrap();
         assert_eq!(told.asked(), 1);
-        assert!(other.bytes() == before);
+        assert!(other.content() == before);
         volume.unpublish(&host.node()).await.unwrap();
         volume.unstage(&host.node()).await.unwrap();
 

@@ -7,12 +7,12 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 
-use common::{GIB, Volume, file_systems, on_a_host, run, skip};
+use common::{SMALL, SMALL_GIB, Volume, file_systems, on_a_host, run, skip};
 use csi_udisk::node::linux::grow::GrowError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{ExpandError, ExpandRequest, PublishError, StageError, StatsError, Usage};
 use csi_udisk::progress::Progress;
-use csi_udisk::volume::{FsType, FsUuid, Gib};
+use csi_udisk::volume::{FsType, FsUuid};
 
 fn blkid_uuid(device: &Path) -> String {
     run("blkid", &["-p", "-s", "UUID", "-o", "value", &device.display().to_string()]).trim().to_owned()
@@ -24,9 +24,9 @@ fn mounted(path: &Path) -> bool {
 
 fn life_of(fs: FsType) {
     on_a_host(false, |host| async move {
-        let disk = host.disk("a", GIB);
+        let disk = host.disk("a", SMALL);
         host.plug("vdx", "UCLOUD_DISK_VDC", &disk);
-        let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1)).flags(&["noatime"]);
+        let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB).flags(&["noatime"]);
         let node = host.node();
 
         volume.stage(&node).await.unwrap();
@@ -38,7 +38,7 @@ fn life_of(fs: FsType) {
         volume.publish(&node, false).await.unwrap();
         fs::write(volume.target.join("file"), "content").unwrap();
         let Usage::Fs(usage) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
-        assert!(usage.bytes.total > GIB / 2 && usage.bytes.used > 0 && usage.bytes.available > 0);
+        assert!(usage.bytes.total > SMALL / 2 && usage.bytes.used > 0 && usage.bytes.available > 0);
         assert_eq!(usage.inodes.is_some(), fs != FsType::Btrfs);
 
         // Retries, and a driver that was started anew, change nothing.
@@ -80,12 +80,12 @@ fn every_file_system_lives_and_keeps_its_data() {
 
 fn life_of_a_block_volume(own_node: bool) {
     on_a_host(false, |host| async move {
-        let disk = host.disk("a", GIB);
+        let disk = host.disk("a", SMALL);
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
         if own_node {
             host.own_node("vdb", &disk);
         }
-        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         for node in [host.node(), host.node()] {
             volume.stage(&node).await.unwrap();
             volume.publish(&node, false).await.unwrap();
@@ -96,11 +96,11 @@ fn life_of_a_block_volume(own_node: bool) {
         let device = fs::OpenOptions::new().read(true).write(true).open(&volume.target).unwrap();
         device.write_all_at(b"raw", 4096).unwrap();
         drop(device);
-        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: GIB });
+        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: SMALL });
 
-        disk.grow(2 * GIB);
-        assert_eq!(volume.expand(&node, 2 * GIB).await.unwrap(), 2 * GIB);
-        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: 2 * GIB });
+        disk.grow(2 * SMALL);
+        assert_eq!(volume.expand(&node, 2 * SMALL).await.unwrap(), 2 * SMALL);
+        assert_eq!(volume.stats(&node).await.unwrap(), Usage::Block { total: 2 * SMALL });
 
         assert!(
             volume.unstage(&node).await.unwrap_err().to_string().contains(volume.target.to_str().unwrap())
@@ -110,7 +110,7 @@ fn life_of_a_block_volume(own_node: bool) {
             volume.unstage(&node).await.unwrap();
         }
         assert_eq!(fs::read_dir(&volume.staging).unwrap().count(), 0);
-        assert_eq!(&disk.bytes()[4096..4099], b"raw");
+        assert_eq!(&disk.content()[&4096][..3], b"raw");
     });
 }
 
@@ -125,12 +125,12 @@ fn a_raw_block_volume_lives_and_keeps_its_data() {
 fn a_raw_block_volume_of_a_disk_that_left_is_reported_dead_and_taken_away() {
     for own_node in [false, true] {
         on_a_host(false, |host| async move {
-            let disk = host.disk("a", GIB);
+            let disk = host.disk("a", SMALL);
             host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
             if own_node {
                 host.own_node("vdb", &disk);
             }
-            let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+            let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
             let node = host.node();
             volume.publish(&node, false).await.unwrap();
             host.unplug("vdb");
@@ -147,9 +147,9 @@ fn a_raw_block_volume_of_a_disk_that_left_is_reported_dead_and_taken_away() {
 fn a_mounted_file_system_grows_with_its_disk() {
     for fs in file_systems() {
         on_a_host(true, |host| async move {
-            let disk = host.disk("a", GIB);
+            let disk = host.disk("a", SMALL);
             host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
             let node = host.node();
             volume.publish(&node, false).await.unwrap();
             let total = async |node| match volume.stats(node).await.unwrap() {
@@ -158,16 +158,16 @@ fn a_mounted_file_system_grows_with_its_disk() {
             };
             let before = total(&node).await;
             // Asked too early: the disk must be large enough first.
-            let error = volume.expand(&node, 2 * GIB).await.unwrap_err();
-            assert!(matches!(error, ExpandError::DiskSmall { found: GIB, .. }), "{error}");
+            let error = volume.expand(&node, 2 * SMALL).await.unwrap_err();
+            assert!(matches!(error, ExpandError::DiskSmall { found: SMALL, .. }), "{error}");
             assert_eq!(total(&node).await, before);
 
-            disk.grow(2 * GIB);
+            disk.grow(2 * SMALL);
             for _ in 0..2 {
-                match volume.expand(&node, 2 * GIB).await {
+                match volume.expand(&node, 2 * SMALL).await {
                     Ok(size) => {
-                        assert_eq!(size, 2 * GIB);
-                        assert!(total(&node).await > before + GIB / 2);
+                        assert_eq!(size, 2 * SMALL);
+                        assert!(total(&node).await > before + SMALL / 2);
                     }
                     Err(ExpandError::Grow(GrowError::NoCapability(_)))
                         if matches!(fs, FsType::Ext3 | FsType::Ext4) =>
@@ -186,20 +186,20 @@ fn a_mounted_file_system_grows_with_its_disk() {
 fn a_volume_published_read_only_grows_through_its_staging_path() {
     for fs in file_systems() {
         on_a_host(true, |host| async move {
-            let disk = host.disk("a", GIB);
+            let disk = host.disk("a", SMALL);
             host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
             let node = host.node();
             volume.publish(&node, true).await.unwrap();
-            disk.grow(2 * GIB);
+            disk.grow(2 * SMALL);
             let request = ExpandRequest {
                 volume: volume.id.clone(),
                 path: volume.target.clone(),
                 staging_path: Some(volume.staging.clone()),
-                required: Some(2 * GIB),
+                required: Some(2 * SMALL),
             };
             match node.expand(request, &Progress::default()).await {
-                Ok(size) => assert_eq!(size, 2 * GIB),
+                Ok(size) => assert_eq!(size, 2 * SMALL),
                 Err(ExpandError::Grow(GrowError::NoCapability(_)))
                     if matches!(fs, FsType::Ext3 | FsType::Ext4) =>
                 {
@@ -216,22 +216,22 @@ fn a_volume_published_read_only_grows_through_its_staging_path() {
 fn a_file_system_smaller_than_its_disk_is_grown_when_it_is_staged() {
     for fs in file_systems() {
         on_a_host(false, |host| async move {
-            let disk = host.disk("a", GIB);
+            let disk = host.disk("a", SMALL);
             host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-            let volume = Volume::fs(&host, "bs-1", fs, "vdc", Gib::new(1));
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
             let node = host.node();
             volume.publish(&node, false).await.unwrap();
             fs::write(volume.target.join("file"), "content").unwrap();
             volume.unpublish(&node).await.unwrap();
             volume.unstage(&node).await.unwrap();
-            disk.grow(3 * GIB);
+            disk.grow(3 * SMALL);
             // The attachment is older than the growth, which is fine.
             volume.publish(&node, false).await.unwrap();
             let Usage::Fs(usage) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
-            assert!(usage.bytes.total > 2 * GIB + GIB / 2, "{fs}: {usage:?}");
+            assert!(usage.bytes.total > 2 * SMALL + SMALL / 2, "{fs}: {usage:?}");
             assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
             // And NodeExpandVolume finds nothing left to do.
-            assert_eq!(volume.expand(&node, 3 * GIB).await.unwrap(), 3 * GIB);
+            assert_eq!(volume.expand(&node, 3 * SMALL).await.unwrap(), 3 * SMALL);
         });
     }
 }
@@ -240,11 +240,11 @@ fn a_file_system_smaller_than_its_disk_is_grown_when_it_is_staged() {
 fn what_is_not_mounted_has_no_statistics_and_cannot_grow() {
     on_a_host(false, |host| async move {
         let node = host.node();
-        let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+        let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB);
         for target in [volume.target.clone(), "some/path".into(), host.path("kubelet")] {
             volume.target = target;
             assert!(matches!(volume.stats(&node).await, Err(StatsError::NotMounted(_))));
-            assert!(matches!(volume.expand(&node, GIB).await, Err(ExpandError::NotMounted(_))));
+            assert!(matches!(volume.expand(&node, SMALL).await, Err(ExpandError::NotMounted(_))));
         }
         // Taking away what is not there succeeds.
         volume.target = host.target("none");
@@ -258,11 +258,11 @@ fn what_is_not_mounted_has_no_statistics_and_cannot_grow() {
 #[test]
 fn another_use_of_the_same_paths_is_refused() {
     on_a_host(false, |host| async move {
-        let (disk, other) = (host.disk("a", GIB), host.disk("b", GIB));
+        let (disk, other) = (host.disk("a", SMALL), host.disk("b", SMALL));
         host.plug("vdb", "UCLOUD_DISK_VDB", &disk);
         host.plug("vdc", "UCLOUD_DISK_VDC", &other);
-        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdb", Gib::new(1));
-        let mut second = Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", Gib::new(1));
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdb", SMALL_GIB);
+        let mut second = Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", SMALL_GIB);
         let node = host.node();
         volume.publish(&node, false).await.unwrap();
         assert!(matches!(volume.clone().reader().stage(&node).await, Err(StageError::Incompatible { .. })));

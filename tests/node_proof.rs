@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Disk, TestHost, Volume, on_a_host, run};
+use common::{Disk, SMALL, TestHost, Volume, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::linux::{Host, exec};
@@ -21,10 +21,8 @@ use csi_udisk::node::{Node, StageError};
 use csi_udisk::volume::{Access, Adoption, DiskId, FsType, FsUuid, Gib, Slot};
 use nix::libc::O_EXCL;
 
-const SIZE: u64 = 64 << 20;
-
 fn plugged(host: &TestHost) -> (Disk, Volume) {
-    let disk = host.disk("a", SIZE);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
     (disk, Volume::fs(host, "bs-1", FsType::Ext4, "vdc", Gib::new(0)))
 }
@@ -44,9 +42,9 @@ const DD: exec::Tool = exec::Tool { name: "dd", package: "coreutils" };
 
 /// Stages, which must be refused, and proves that no byte of the disk changed.
 async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
-    let before = disk.bytes();
+    let before = disk.content();
     let error = volume.stage(node).await.unwrap_err();
-    assert!(disk.bytes() == before, "the disk was changed although: {error}");
+    assert!(disk.content() == before, "the disk was changed although: {error}");
     let below = |mount: &Path| mount.starts_with(&volume.staging);
     assert!(!Mounts::read().unwrap().iter().any(|mount| below(&mount.mount_point)), "{error}");
     error
@@ -162,8 +160,8 @@ fn a_disk_that_is_exchanged_between_the_search_and_the_mount_is_not_used() {
                 run("mkfs.ext4", &["-q", "-F", device(&disk)]);
                 run("debugfs", &["-w", "-R", "ssv state 0", device(&disk)]);
             }
-            let before = disk.bytes();
-            let other = host.disk("b", SIZE);
+            let before = disk.content();
+            let other = host.disk("b", SMALL);
             let lock = fs::File::open(disk.device()).unwrap();
             lock.lock().unwrap();
             let node = host.node();
@@ -185,8 +183,8 @@ fn a_disk_that_is_exchanged_between_the_search_and_the_mount_is_not_used() {
             let error = staged.unwrap_err();
             assert!(matches!(&error, StageError::Use(UseError::Exchanged(_))), "{error}");
             assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
-            assert!(disk.bytes() == before);
-            assert!(other.bytes().iter().all(|byte| *byte == 0), "the other disk was written to");
+            assert!(disk.content() == before);
+            assert!(other.content().is_empty(), "the other disk was written to");
         });
     }
 }
@@ -201,7 +199,7 @@ fn an_open_device_tells_when_its_place_is_another_s() {
         device.prove_unchanged().unwrap();
         device.prove_unused().unwrap();
         // Another disk under its name.
-        let other = host.disk("b", SIZE);
+        let other = host.disk("b", SMALL);
         host.unplug("vdb");
         assert!(matches!(device.prove_unchanged(), Err(UseError::Exchanged(_))));
         host.plug("vdb", "UCLOUD_DISK_VDC", &other);
@@ -239,10 +237,10 @@ fn a_raw_block_volume_is_not_given_the_disk_of_another_volume() {
             // A copy on purpose. Nothing of it is changed: it is the pod's.
             let mut copy = block.clone();
             copy.volume_context.adoption = Adoption::parse("bs-other");
-            let before = disk.bytes();
+            let before = disk.content();
             copy.stage(&node).await.unwrap();
             copy.unstage(&node).await.unwrap();
-            assert!(disk.bytes() == before);
+            assert!(disk.content() == before);
         }
         // What nobody marked is used.
         run("mkfs.ext4", &["-q", "-F", device(&disk)]);
@@ -292,7 +290,7 @@ fn content_without_a_mark_is_used_and_reported() {
         }
         volume.unstage(&node).await.unwrap();
         // One of its own says nothing.
-        let own = host.disk("b", SIZE);
+        let own = host.disk("b", SMALL);
         host.plug("vdd", "UCLOUD_DISK_VDD", &own);
         let mut second = Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", Gib::new(0));
         for _ in 0..2 {

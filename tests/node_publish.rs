@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use common::{Disk, GIB, TestHost, Volume, on_a_host, run};
+use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mount;
 use csi_udisk::node::linux::mountinfo::Mounts;
@@ -15,7 +15,7 @@ use csi_udisk::node::{PublishError, StageError};
 use csi_udisk::volume::{Adoption, FsType, Gib};
 
 fn plugged(host: &TestHost, kernel_name: &str, slot: &str) -> Disk {
-    let disk = host.disk(kernel_name, GIB);
+    let disk = host.disk(kernel_name, SMALL);
     host.plug(kernel_name, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
     disk
 }
@@ -39,7 +39,7 @@ fn mounts_at(path: &Path) -> usize {
 fn a_read_only_raw_block_volume_takes_no_writes_and_is_writable_again_later() {
     on_a_host(false, |host| async move {
         let disk = plugged(&host, "vdb", "vdc");
-        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         let node = host.node();
         for _ in 0..2 {
             volume.publish(&node, true).await.unwrap();
@@ -79,12 +79,12 @@ fn a_read_only_raw_block_volume_takes_no_writes_and_is_writable_again_later() {
 fn a_disk_that_is_read_only_by_itself_is_not_published_writable() {
     on_a_host(false, |host| async move {
         let image = host.path("images/a");
-        fs::File::create_new(&image).unwrap().set_len(GIB).unwrap();
+        fs::File::create_new(&image).unwrap().set_len(SMALL).unwrap();
         let device = run("losetup", &["-f", "--show", "-r", image.to_str().unwrap()]);
         let device = Path::new(device.trim()).to_owned();
         let disk = host.disk_at(&device, &image);
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         let node = host.node();
         let error = volume.publish(&node, false).await.unwrap_err();
         assert!(matches!(error, PublishError::WriteProtected(_)), "{error}");
@@ -99,8 +99,8 @@ fn another_kind_of_publish_at_the_same_target_is_refused_and_changes_nothing() {
         on_a_host(false, |host| async move {
             let _disk = plugged(&host, "vdb", "vdc");
             let volume = match block {
-                true => Volume::block(&host, "bs-1", "vdc", Gib::new(1)),
-                false => Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1)),
+                true => Volume::block(&host, "bs-1", "vdc", SMALL_GIB),
+                false => Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB),
             };
             let node = host.node();
             for read_only in [false, true] {
@@ -125,7 +125,7 @@ fn another_kind_of_publish_at_the_same_target_is_refused_and_changes_nothing() {
 fn a_raw_disk_is_staged_once_for_one_volume() {
     on_a_host(false, |host| async move {
         let _disk = plugged(&host, "vdb", "vdc");
-        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         let node = host.node();
         volume.stage(&node).await.unwrap();
         let used = |error: &StageError| {
@@ -134,8 +134,8 @@ fn a_raw_disk_is_staged_once_for_one_volume() {
         };
         // Another staging path, another volume, and another volume with a file system.
         let elsewhere = Volume { staging: host.staging("elsewhere"), ..volume.clone() };
-        let other = Volume::block(&host, "bs-2", "vdc", Gib::new(1));
-        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", Gib::new(1));
+        let other = Volume::block(&host, "bs-2", "vdc", SMALL_GIB);
+        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", SMALL_GIB);
         for wrong in [elsewhere, other, formatted] {
             for node in [&node, &host.node()] {
                 let error = wrong.stage(node).await.unwrap_err();
@@ -148,7 +148,7 @@ fn a_raw_disk_is_staged_once_for_one_volume() {
         volume.publish(&node, false).await.unwrap();
         volume.unpublish(&node).await.unwrap();
         volume.unstage(&node).await.unwrap();
-        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", Gib::new(1));
+        let formatted = Volume::fs(&host, "bs-3", FsType::Ext4, "vdc", SMALL_GIB);
         formatted.publish(&node, false).await.unwrap();
     });
 }
@@ -160,22 +160,22 @@ fn what_a_raw_disk_left_behind_keeps_the_next_one_with_its_number_from_being_sta
     on_a_host(false, |host| async move {
         let disk = plugged(&host, "vdb", "vdc");
         host.own_node("vdb", &disk);
-        let left = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let left = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         let node = host.node();
         left.publish(&node, false).await.unwrap();
         host.unplug("vdb");
         host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
         host.own_node("vdb", &disk);
         for next in [
-            Volume::block(&host, "bs-2", "vdc", Gib::new(1)),
-            Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", Gib::new(1)),
+            Volume::block(&host, "bs-2", "vdc", SMALL_GIB),
+            Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", SMALL_GIB),
         ] {
             let error = next.publish(&node, false).await.unwrap_err();
             assert!(error.to_string().contains(left.target.to_str().unwrap()), "{error}");
         }
         left.unpublish(&node).await.unwrap();
         left.unstage(&node).await.unwrap();
-        Volume::block(&host, "bs-2", "vdc", Gib::new(1)).publish(&node, false).await.unwrap();
+        Volume::block(&host, "bs-2", "vdc", SMALL_GIB).publish(&node, false).await.unwrap();
     });
 }
 
@@ -185,7 +185,7 @@ fn a_raw_disk_that_left_and_came_back_is_bound_anew() {
     on_a_host(false, |host| async move {
         let disk = plugged(&host, "vdb", "vdc");
         host.own_node("vdb", &disk);
-        let volume = Volume::block(&host, "bs-1", "vdc", Gib::new(1));
+        let volume = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
         let node = host.node();
         volume.publish(&node, false).await.unwrap();
         host.unplug("vdb");

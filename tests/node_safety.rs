@@ -4,49 +4,33 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Disk, TestHost, Volume, file_systems, on_a_host, run};
+use common::{Disk, SMALL, TestHost, Volume, file_systems, make, on_a_host, refused, run};
+use csi_udisk::node::StageError;
 use csi_udisk::node::linux::blank::NotBlank;
 use csi_udisk::node::linux::device::{LocateError, Mismatch, UseError};
-use csi_udisk::node::linux::format::{self, is_installed};
+use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::plan::ContentRefused;
-use csi_udisk::node::{Node, StageError};
-use csi_udisk::volume::{DiskId, FsType, FsUuid, Gib};
+use csi_udisk::volume::{FsType, FsUuid, Gib};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const MIB: u64 = 1 << 20;
 
-fn write(disk: &Disk, offset: u64, bytes: &[u8]) {
-    let device = fs::OpenOptions::new().write(true).open(disk.device()).unwrap();
-    device.write_all_at(bytes, offset).unwrap();
-    device.sync_all().unwrap();
-}
-
-/// Stages, which must be refused, and proves that no byte of the disk changed.
-async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
-    let before = disk.bytes();
-    let error = volume.stage(node).await.unwrap_err();
-    assert!(disk.bytes() == before, "the disk was changed although: {error}");
-    assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
-    error
-}
-
 fn small(host: &TestHost, fs: FsType) -> (Disk, Volume) {
-    let disk = host.disk("a", 256 * MIB);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
     (disk, Volume::fs(host, "bs-1", fs, "vdc", Gib::new(0)))
 }
 
 #[test]
 fn one_byte_anywhere_in_the_regions_keeps_a_disk_from_being_formatted() {
-    for offset in [0, 5000, MIB - 1, 64 * MIB, 128 * MIB + 1, 3 * 8 * MIB + 1030, 256 * MIB - 1] {
+    for offset in [0, 5000, MIB - 1, 64 * MIB, 128 * MIB + 1, 3 * 8 * MIB + 1030, 2046 * MIB, SMALL - 1] {
         on_a_host(false, |host| async move {
             let (disk, volume) = small(&host, FsType::Ext4);
-            write(&disk, offset, &[1]);
+            disk.write(offset, &[1]);
             let error = refused(&host.node(), &volume, &disk).await;
             let found = matches!(&error, StageError::NotBlank { reason: NotBlank::Data { offset: o }, .. } if *o == offset);
             assert!(found, "{offset}: {error}");
@@ -64,7 +48,7 @@ fn other_content_is_named_and_left_alone() {
     });
     on_a_host(false, |host| async move {
         let (disk, volume) = small(&host, FsType::Ext4);
-        write(&disk, 0, b"LUKS\xba\xbe");
+        disk.write(0, b"LUKS\xba\xbe");
         let error = refused(&host.node(), &volume, &disk).await;
         assert!(error.to_string().contains("LUKS"), "{error}");
     });
@@ -78,7 +62,7 @@ fn a_file_system_other_than_the_wanted_one_is_named_and_left_alone() {
         on_a_host(false, |host| async move {
             let (disk, volume) = small(&host, made);
             let uuid = FsUuid::of_disk(&volume.id).to_string();
-            make(made, &disk, Some(&uuid));
+            make(made, disk.device(), Some(&uuid));
             let volume = volume.with_fs(wanted);
             let error = refused(&host.node(), &volume, &disk).await;
             let StageError::Content { reason: ContentRefused::WrongFs { found, .. }, .. } = &error else {
@@ -89,35 +73,13 @@ fn a_file_system_other_than_the_wanted_one_is_named_and_left_alone() {
     }
 }
 
-/// With the tools' own hands, as somebody else would.
-fn make(fs: FsType, disk: &Disk, uuid: Option<&str>) {
-    let device = disk.device().to_str().unwrap();
-    let marked;
-    let mut arguments = vec!["-q"];
-    match (fs, uuid) {
-        (_, None) => {}
-        (FsType::Xfs, Some(uuid)) => {
-            marked = format!("uuid={uuid}");
-            arguments.extend(["-m", &marked]);
-        }
-        (_, Some(uuid)) => arguments.extend(["-U", uuid]),
-    }
-    arguments.push(device);
-    // xfsprogs refuses anything below 300 MiB unless it is told that this is a test.
-    let output = std::process::Command::new(format::mkfs(fs).name)
-        .args(&arguments)
-        .envs([("TEST_DIR", "1"), ("TEST_DEV", "1"), ("QA_CHECK_FS", "1")])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn the_marked_content_of_another_disk_is_refused_and_unmarked_content_is_taken() {
     for fs in file_systems() {
         on_a_host(false, |host| async move {
             let (disk, volume) = small(&host, fs);
-            make(fs, &disk, Some(&FsUuid::of_disk(&DiskId::parse("bs-other").unwrap()).to_string()));
+            let other = Volume::fs(&host, "bs-other", fs, "vdc", Gib::new(0));
+            make(fs, disk.device(), Some(&FsUuid::of_disk(&other.id).to_string()));
             let error = refused(&host.node(), &volume, &disk).await;
             assert!(
                 matches!(error, StageError::Content { reason: ContentRefused::OtherDisk { .. }, .. }),
@@ -126,7 +88,7 @@ fn the_marked_content_of_another_disk_is_refused_and_unmarked_content_is_taken()
         });
         on_a_host(false, |host| async move {
             let (disk, volume) = small(&host, fs);
-            make(fs, &disk, None);
+            make(fs, disk.device(), None);
             volume.stage(&host.node()).await.unwrap();
         });
     }
@@ -136,7 +98,7 @@ fn the_marked_content_of_another_disk_is_refused_and_unmarked_content_is_taken()
 fn a_disk_that_is_smaller_than_the_cloud_said_is_not_used() {
     on_a_host(true, |host| async move {
         let (disk, mut volume) = small(&host, FsType::Ext4);
-        volume.context.size = Some(Gib::new(1));
+        volume.context.size = Some(Gib::new(4));
         let start = tokio::time::Instant::now();
         let error = refused(&host.node(), &volume, &disk).await;
         let small =
@@ -150,7 +112,7 @@ fn a_disk_that_is_smaller_than_the_cloud_said_is_not_used() {
 fn two_disks_with_one_serial_are_both_not_used() {
     on_a_host(true, |host| async move {
         let (disk, volume) = small(&host, FsType::Ext4);
-        let other = host.disk("b", 256 * MIB);
+        let other = host.disk("b", SMALL);
         host.plug("vdd", "UCLOUD_DISK_VDC", &other);
         let error = refused(&host.node(), &volume, &disk).await;
         assert!(error.to_string().contains("2 devices") && error.to_string().contains("vdd"), "{error}");
@@ -161,7 +123,7 @@ fn two_disks_with_one_serial_are_both_not_used() {
 fn a_node_of_another_device_is_not_used() {
     on_a_host(true, |host| async move {
         let (disk, volume) = small(&host, FsType::Ext4);
-        let other = host.disk("b", 256 * MIB);
+        let other = host.disk("b", SMALL);
         let link = host.path("dev/vdb");
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(other.device(), &link).unwrap();
@@ -179,7 +141,7 @@ fn a_node_of_another_device_is_not_used() {
 #[test]
 fn the_system_disk_and_attachments_of_others_are_refused() {
     on_a_host(true, |host| async move {
-        let disk = host.disk("a", 256 * MIB);
+        let disk = host.disk("a", SMALL);
         host.plug("vda", "UCLOUD_DISK_VDA", &disk);
         let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vda", Gib::new(0));
         assert!(matches!(refused(&host.node(), &volume, &disk).await, StageError::Slot { .. }));
@@ -193,7 +155,7 @@ fn the_system_disk_and_attachments_of_others_are_refused() {
 fn a_disk_in_use_on_the_host_is_not_touched() {
     on_a_host(false, |host| async move {
         let (disk, volume) = small(&host, FsType::Ext4);
-        make(FsType::Ext4, &disk, None);
+        make(FsType::Ext4, disk.device(), None);
         let elsewhere = host.path("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         run("mount", &[disk.device().to_str().unwrap(), elsewhere.to_str().unwrap()]);
@@ -207,7 +169,7 @@ fn a_disk_in_use_on_the_host_is_not_touched() {
 #[test]
 fn a_device_that_shows_up_late_is_waited_for_and_one_that_never_does_is_reported() {
     on_a_host(true, |host| async move {
-        let disk = host.disk("a", 256 * MIB);
+        let disk = host.disk("a", SMALL);
         let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(0));
         let node = host.node();
         let start = tokio::time::Instant::now();
@@ -266,7 +228,7 @@ fn a_read_only_volume_is_never_written_not_even_its_journal() {
             );
 
             // A disk as a crash leaves it: with a journal to replay.
-            make(fs, &disk, None);
+            make(fs, disk.device(), None);
             volume.stage(&node).await.unwrap();
             fs::write(volume.staging.join("file"), "content").unwrap();
             volume.unstage(&node).await.unwrap();
@@ -274,19 +236,19 @@ fn a_read_only_volume_is_never_written_not_even_its_journal() {
             fs::write(volume.staging.join("more"), "content").unwrap();
             fs::File::open(volume.staging.join("more")).unwrap().sync_all().unwrap();
             let crashed = host.path("images/crashed");
-            fs::write(&crashed, disk.bytes()).unwrap();
+            disk.copy_to(&crashed);
             volume.unstage(&node).await.unwrap();
             host.unplug("vdb");
 
             let disk = host.disk_of(&crashed);
             host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
-            let before = disk.bytes();
+            let before = disk.content();
             reader.publish(&node, false).await.unwrap();
             assert_eq!(fs::read_to_string(reader.target.join("file")).unwrap(), "content");
             assert!(fs::write(reader.target.join("file"), "x").is_err());
             reader.unpublish(&node).await.unwrap();
             reader.unstage(&node).await.unwrap();
-            assert!(disk.bytes() == before, "{fs}: a read-only mount wrote");
+            assert!(disk.content() == before, "{fs}: a read-only mount wrote");
 
             // For writing it is repaired, and all is there.
             volume.stage(&node).await.unwrap();
@@ -299,7 +261,7 @@ fn a_read_only_volume_is_never_written_not_even_its_journal() {
 fn errors_that_need_a_person_refuse_the_mount_with_the_checker_s_words() {
     on_a_host(false, |host| async move {
         let (disk, volume) = small(&host, FsType::Ext4);
-        make(FsType::Ext4, &disk, None);
+        make(FsType::Ext4, disk.device(), None);
         // Two files that share their blocks: not for preening.
         let node = host.node();
         volume.stage(&node).await.unwrap();

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::{Disk, GIB, TestHost, on_a_host};
+use common::{Disk, SMALL, TestHost, on_a_host};
 use csi_udisk::csi::node::NodeService;
 use csi_udisk::csi::operation::Operations;
 use csi_udisk::csi::proto::v1;
@@ -159,7 +159,7 @@ async fn only_what_works_is_advertised() {
 }
 
 fn plugged(host: &TestHost) -> (Disk, v1::NodeStageVolumeRequest) {
-    let disk = host.disk("a", GIB);
+    let disk = host.disk("a", SMALL);
     host.plug("vdb", "UCLOUD_DISK_VDB", &disk);
     let id = format!("bs{}", host.dir().file_name().unwrap().display()).replace('.', "-");
     let request = v1::NodeStageVolumeRequest {
@@ -237,14 +237,15 @@ fn usage_is_told_in_bytes_and_inodes() {
         let usage = node.node_get_volume_stats(Request::new(stats)).await.unwrap().into_inner().usage;
         assert_eq!(usage.iter().map(|usage| usage.unit).collect::<Vec<_>>(), [1, 2]);
         assert!(usage.iter().all(|usage| usage.total > 0 && usage.used > 0 && usage.available > 0));
+        let size = i64::try_from(SMALL).unwrap();
         let expand = v1::NodeExpandVolumeRequest {
             volume_id: request.volume_id.clone(),
             volume_path: request.staging_target_path.clone(),
-            capacity_range: Some(v1::CapacityRange { required_bytes: 1 << 30, limit_bytes: 0 }),
+            capacity_range: Some(v1::CapacityRange { required_bytes: size, limit_bytes: 0 }),
             ..Default::default()
         };
         let grown = node.node_expand_volume(Request::new(expand)).await.unwrap().into_inner();
-        assert_eq!(grown.capacity_bytes, 1 << 30);
+        assert_eq!(grown.capacity_bytes, size);
     });
 }
 

@@ -6,10 +6,12 @@
 mod adopt;
 pub mod expand;
 mod failures;
+mod format;
 pub mod health;
 pub mod info;
 pub mod linux;
 pub mod lookup;
+pub mod noted;
 pub mod observe;
 mod other_volume;
 pub mod paths;

@@ -1,16 +1,21 @@
 //! What to do with a disk, by what is on it and what is wanted. Pure.
 
+use super::linux::look::Seen;
+use super::linux::note;
 use super::linux::options::{MountOptions, OptionError, translate};
 use super::linux::probe::{Content, FoundFs, FsKind};
+use super::noted::{self, NoteRefused};
 use crate::volume::{
-    AccessMode, Adoption, Capability, DiskId, FsType, FsUuid, Mark, MountAccess, VolumeContext,
+    AccessMode, Adoption, Capability, DiskId, FormatNote, FsType, FsUuid, Mark, MountAccess, VolumeContext,
 };
 
 /// What is to be done before the mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// Prove that the disk is blank, and make the file system. If it is not blank, refuse.
     Format,
+    /// Remove what a mkfs that was cut off left, and make the file system anew. If there is more than that, refuse.
+    MakeAgain(FormatNote),
     /// Use what is there.
     Use(FoundFs),
     /// Use what is there, once it carries the mark of its own disk instead of this one.
@@ -57,6 +62,12 @@ pub enum ContentRefused {
     Unfinished(FsKind),
     #[error("it is wanted read-only and holds no file system; only a writable use makes one")]
     NothingToRead,
+    #[error(
+        "it has {size} bytes, and this driver formats disks of {least} bytes and more. It was not changed", least = note::LEAST_DISK
+    )]
+    TooSmall { size: u64 },
+    #[error(transparent)]
+    Noted(#[from] NoteRefused),
 }
 
 /// Decides what happens to the disk of `volume`.
@@ -64,12 +75,17 @@ pub fn plan(
     volume: &DiskId,
     wanted: FsType,
     read_only: bool,
-    content: Content,
-    device_size: u64,
+    seen: &Seen,
     adoption: &Adoption,
 ) -> Result<Plan, ContentRefused> {
-    match content {
+    if let Some(note) = noted::again(volume, wanted, read_only, seen)? {
+        return Ok(Plan::MakeAgain(note));
+    }
+    match seen.content.clone() {
         Content::Unrecognised if read_only => Err(ContentRefused::NothingToRead),
+        Content::Unrecognised if seen.size < note::LEAST_DISK => {
+            Err(ContentRefused::TooSmall { size: seen.size })
+        }
         Content::Unrecognised => Ok(Plan::Format),
         Content::Other(name) => Err(ContentRefused::Other(name)),
         Content::Unfinished(kind) => Err(ContentRefused::Unfinished(kind)),
@@ -79,7 +95,8 @@ pub fn plan(
         Content::Fs(found) if !found.kind.is(wanted) => {
             Err(ContentRefused::WrongFs { found: found.kind, wanted })
         }
-        Content::Fs(found) if found.size > device_size => {
+        Content::Fs(found) if found.size > seen.size => {
+            let device_size = seen.size;
             Err(ContentRefused::LargerThanDisk { found: found.kind, size: found.size, device_size })
         }
         Content::Fs(found) => match (found.uuid.mark(volume), adoption.mark()) {
@@ -152,33 +169,46 @@ pub const BTRFS_NO_REPLAY_OLD: &str = "nologreplay";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Access;
+    use crate::volume::{Access, FoundNote};
 
     fn volume() -> DiskId {
         DiskId::parse("bs-1").unwrap()
     }
 
     fn found(kind: FsKind, uuid: FsUuid) -> FoundFs {
-        FoundFs { kind, uuid, size: GIB, block_size: 4096, granule: 1 << 20 }
+        FoundFs { kind, uuid, size: SIZE, block_size: 4096, granule: 1 << 20 }
     }
 
-    const GIB: u64 = 1 << 30;
+    const SIZE: u64 = 10 << 30;
+
+    /// On a disk without a note.
+    fn plan_of(
+        wanted: FsType,
+        read_only: bool,
+        content: Content,
+        size: u64,
+        adoption: &Adoption,
+    ) -> Result<Plan, ContentRefused> {
+        let seen = Seen { size, content, note: FoundNote::None, never_mounted: false };
+        plan(&volume(), wanted, read_only, &seen, adoption)
+    }
+
     const FOREIGN: FsUuid = FsUuid::from_bytes([7; 16]);
 
     #[test]
     fn only_the_unrecognised_is_ever_formatted_and_only_for_writing() {
         assert_eq!(
-            plan(&volume(), FsType::Ext4, false, Content::Unrecognised, GIB, &Adoption::Nothing),
+            plan_of(FsType::Ext4, false, Content::Unrecognised, SIZE, &Adoption::Nothing),
             Ok(Plan::Format)
         );
         assert_eq!(
-            plan(&volume(), FsType::Ext4, true, Content::Unrecognised, GIB, &Adoption::Nothing),
+            plan_of(FsType::Ext4, true, Content::Unrecognised, SIZE, &Adoption::Nothing),
             Err(ContentRefused::NothingToRead)
         );
         for read_only in [false, true] {
             let content = Content::Other("swap space".into());
             let refused = Err(ContentRefused::Other("swap space".into()));
-            assert_eq!(plan(&volume(), FsType::Ext4, read_only, content, GIB, &Adoption::Nothing), refused);
+            assert_eq!(plan_of(FsType::Ext4, read_only, content, SIZE, &Adoption::Nothing), refused);
         }
     }
 
@@ -195,15 +225,12 @@ mod tests {
                     } else {
                         Err(ContentRefused::WrongFs { found: kind, wanted })
                     };
-                    assert_eq!(
-                        plan(&volume(), wanted, false, Content::Fs(fs), GIB, &Adoption::Nothing),
-                        expected
-                    );
+                    assert_eq!(plan_of(wanted, false, Content::Fs(fs), SIZE, &Adoption::Nothing), expected);
                 }
                 let refused =
                     Err(ContentRefused::OtherDisk { found: kind, uuid: other, adoption: Adoption::Nothing });
                 assert_eq!(
-                    plan(&volume(), wanted, true, Content::Fs(found(kind, other)), GIB, &Adoption::Nothing),
+                    plan_of(wanted, true, Content::Fs(found(kind, other)), SIZE, &Adoption::Nothing),
                     refused
                 );
             }
@@ -219,7 +246,7 @@ mod tests {
             [(FsType::Ext4, FsKind::Ext4), (FsType::Xfs, FsKind::Xfs), (FsType::Btrfs, FsKind::Btrfs)]
         {
             let decide = |uuid, read_only, adoption: &Adoption| {
-                plan(&volume(), fs, read_only, Content::Fs(found(kind, uuid)), GIB, adoption)
+                plan_of(fs, read_only, Content::Fs(found(kind, uuid)), SIZE, adoption)
             };
             assert_eq!(decide(source, false, &named), Ok(Plan::Adopt(found(kind, source), source)));
             assert_eq!(decide(own, false, &named), Ok(Plan::Adopt(found(kind, own), source)));
@@ -242,10 +269,10 @@ mod tests {
             // A permission is none to take another file system, or one that is cut off.
             let other = if kind == FsKind::Xfs { FsKind::Ext4 } else { FsKind::Xfs };
             let content = Content::Fs(found(other, source));
-            let refused = plan(&volume(), fs, false, content, GIB, &named);
+            let refused = plan_of(fs, false, content, SIZE, &named);
             assert_eq!(refused, Err(ContentRefused::WrongFs { found: other, wanted: fs }));
             let content = Content::Fs(found(kind, source));
-            let refused = plan(&volume(), fs, false, content, GIB - 1, &named);
+            let refused = plan_of(fs, false, content, SIZE - 1, &named);
             assert!(matches!(refused, Err(ContentRefused::LargerThanDisk { .. })));
         }
     }
@@ -269,9 +296,36 @@ mod tests {
     fn a_file_system_larger_than_its_disk_is_refused() {
         let content = Content::Fs(found(FsKind::Xfs, FOREIGN));
         assert!(matches!(
-            plan(&volume(), FsType::Xfs, false, content, GIB - 1, &Adoption::Nothing),
+            plan_of(FsType::Xfs, false, content, SIZE - 1, &Adoption::Nothing),
             Err(ContentRefused::LargerThanDisk { .. })
         ));
+    }
+
+    #[test]
+    fn a_disk_without_room_for_the_note_is_not_formatted() {
+        let least = note::LEAST_DISK;
+        let planned = |size| plan_of(FsType::Ext4, false, Content::Unrecognised, size, &Adoption::Nothing);
+        assert_eq!(planned(least - 1), Err(ContentRefused::TooSmall { size: least - 1 }));
+        assert_eq!(planned(least), Ok(Plan::Format));
+    }
+
+    #[test]
+    fn a_note_decides_before_what_is_beside_it() {
+        let note = FormatNote { disk: volume(), fs: FsType::Xfs };
+        let seen = |content, never_mounted| {
+            let note = FoundNote::Note(note.clone());
+            Seen { size: SIZE, content, note, never_mounted }
+        };
+        let planned = |wanted, seen| plan(&volume(), wanted, false, &seen, &Adoption::Nothing);
+        let unfinished = || seen(Content::Unfinished(FsKind::Xfs), false);
+        assert_eq!(planned(FsType::Xfs, unfinished()), Ok(Plan::MakeAgain(note.clone())));
+        assert!(matches!(planned(FsType::Ext4, unfinished()), Err(ContentRefused::Noted(_))));
+        // What is no matter of the note is planned as ever.
+        let used = found(FsKind::Xfs, FOREIGN);
+        assert_eq!(planned(FsType::Xfs, seen(Content::Fs(used), false)), Ok(Plan::Use(used)));
+        let other = found(FsKind::Xfs, FsUuid::of_disk(&DiskId::parse("bs-2").unwrap()));
+        let refused = planned(FsType::Xfs, seen(Content::Fs(other), true));
+        assert!(matches!(refused, Err(ContentRefused::OtherDisk { .. })));
     }
 
     #[test]

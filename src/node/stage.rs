@@ -1,5 +1,6 @@
 //! Stage: the proven disk of the volume, mounted (or bound) at the staging path.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,18 +16,21 @@ use super::linux::fsck::CheckError;
 use super::linux::grow::GrowError;
 use super::linux::mount::{self, PathError, UnmountError};
 use super::linux::mountinfo::{Mount, Mounts, as_listed};
+use super::linux::note;
 use super::linux::options::OptionError;
 use super::linux::probe::probe_fs;
+use super::linux::remains::Foreign;
 use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
 use super::lookup::LookupError;
+use super::noted;
 use super::observe::Step;
 use super::paths::{self, PathRefused};
 use super::plan::{self, ContentRefused};
 use super::unplaced::{Located, LocatedBy, Unplaced};
 use crate::progress::Progress;
 use crate::volume::slot::SlotError;
-use crate::volume::{Access, Capability, DiskId, Gib, PublishContext, Slot, VolumeContext};
+use crate::volume::{Access, Capability, DiskId, FsType, Gib, PublishContext, Slot, VolumeContext};
 
 /// What to stage where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,11 @@ pub enum StageError {
     Content { device: PathBuf, reason: ContentRefused },
     #[error("the disk {device} is not formatted: {reason}, so it is not blank, and holds nothing known", device = .device.display())]
     NotBlank { device: PathBuf, reason: NotBlank },
+    #[error(
+        "the disk {device} is not formatted: making {noted} on it was cut off, says a note of this driver, but {reason}; somebody \
+         wrote to it since", device = .device.display()
+    )]
+    NotRemains { device: PathBuf, noted: FsType, reason: Foreign },
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
@@ -165,13 +174,13 @@ impl Node {
                     At::Free => {
                         device.prove_unused()?;
                         prove_not_shown(&host, &device)?;
-                        let cannot = |error| {
-                            HostError::new(format!("cannot read {}", device.path().display()), error)
-                        };
+                        let cannot = |error| cannot_read(&device, error);
+                        let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
                         let content = probe_fs(device.as_ref()).map_err(cannot)?;
-                        plan::plan_block(&request.volume, content, &request.volume_context.adoption).map_err(
-                            |reason| StageError::Content { device: device.path().to_owned(), reason },
-                        )?;
+                        plan::plan_block(&request.volume, content, &request.volume_context.adoption)
+                            .map_err(refused)?;
+                        let note = note::read(device.as_ref()).map_err(cannot)?;
+                        noted::raw(&request.volume, &note).map_err(|reason| refused(reason.into()))?;
                         mount::make_file(&file)?;
                         device.prove_unchanged()?;
                         mount::bind(device.path(), &file).map_err(StageError::Mount)?;
@@ -184,6 +193,10 @@ impl Node {
             })
             .await
     }
+}
+
+pub(super) fn cannot_read(device: &OpenDevice, error: io::Error) -> HostError {
+    HostError::new(format!("cannot read {}", device.path().display()), error)
 }
 
 /// What was found at a path that the volume is wanted at.

@@ -6,22 +6,25 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Node;
-use super::linux::blank::BlankDevice;
+use super::format::Start;
 use super::linux::device::{OpenDevice, UseError};
-use super::linux::error::HostError;
 use super::linux::fsck;
 use super::linux::grow::grow_mounted;
+use super::linux::look::{Seen, look};
 use super::linux::mount;
 use super::linux::mountinfo::{Mount, as_listed};
 use super::linux::options::translate;
-use super::linux::probe::{Content, FoundFs, FsKind, probe};
+use super::linux::probe::{Content, FoundFs, FsKind};
 use super::linux::staged::Backing;
+use super::noted;
 use super::observe::Step;
 use super::plan::{self, Plan};
-use super::stage::{At, StageError, StageRequest, Staged, make_free, prove_mounted, prove_not_shown};
+use super::stage::{
+    At, StageError, StageRequest, Staged, cannot_read, make_free, prove_mounted, prove_not_shown,
+};
 use super::unplaced::{Located, LocatedBy};
 use crate::progress::Progress;
-use crate::volume::{BlankSectors, FsType, FsUuid, Mark, MountAccess};
+use crate::volume::{FormatNote, FsType, Mark, MountAccess};
 
 impl Node {
     pub(super) async fn stage_fs(
@@ -88,28 +91,36 @@ impl Node {
         progress.set(format!("waiting for the lock on {path}"));
         self.host.hold(device).await?;
         progress.set(format!("reading {path}"));
-        let content = self.look(device).await?;
+        let seen = self.look(device).await?;
         if let LocatedBy::Content(uuid) = by
-            && !matches!(&content, Content::Fs(found) if found.uuid == uuid)
+            && !matches!(&seen.content, Content::Fs(found) if found.uuid == uuid)
         {
             return Err(UseError::Exchanged(device.path().to_owned()).into());
         }
         let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
         let adoption = &request.volume_context.adoption;
-        let planned = plan::plan(volume, wanted, read_only, content, device.size(), adoption);
-        let found = match planned.map_err(refused)? {
+        let planned = plan::plan(volume, wanted, read_only, &seen, adoption);
+        let sectors = request.volume_context.blank;
+        let planned = planned.map_err(refused)?;
+        let found = match planned {
             Plan::Format => {
-                progress.set(format!("proving that {path} is blank"));
-                let blank = self.prove_blank(device, request.volume_context.blank).await?;
-                progress.set(format!("making {wanted} on {path}"));
-                let formatting = self.time(Step::Format, wanted);
-                let found = self.host.format(blank, wanted, FsUuid::of_disk(volume)).await?;
-                drop(formatting);
-                info!(%volume, device = %path, fs = %wanted, uuid = %found.uuid, "made a file system");
-                return Ok(found);
+                let note = FormatNote { disk: volume.clone(), fs: wanted };
+                return self.format(device, Start::Blank, note, sectors, progress).await;
             }
-            Plan::Use(found) => found,
+            Plan::MakeAgain(note) => {
+                warn!(%volume, device = %path, fs = %note.fs, "making the file system was cut off; it is made again");
+                return self.format(device, Start::Noted, note, sectors, progress).await;
+            }
+            Plan::Use(found) | Plan::Adopt(found, _) => found,
+        };
+        // Gone for good before anything is mounted, so that it can never be turned against what is written then.
+        if let Some(note) = noted::own(volume, &seen.note) {
+            warn!(%volume, device = %path, fs = %found.kind, noted = %note.fs, "wiping the note of a format beneath a file system");
+            self.wipe(device, note.clone()).await?;
+        }
+        let found = match planned {
             Plan::Adopt(found, from) => self.adopt(volume, device, found, from, progress).await?,
+            Plan::Format | Plan::MakeAgain(_) | Plan::Use(_) => found,
         };
         let uuid = found.uuid;
         match uuid.mark(volume) {
@@ -136,7 +147,7 @@ impl Node {
         Ok(found)
     }
 
-    async fn look(&self, device: &Arc<OpenDevice>) -> Result<Content, StageError> {
+    async fn look(&self, device: &Arc<OpenDevice>) -> Result<Seen, StageError> {
         let device = Arc::clone(device);
         self.host
             .calls
@@ -145,22 +156,9 @@ impl Node {
                 device.prove_unused()?;
                 // A raw block volume may have one: kubelet makes it to hold the device.
                 device.prove_no_loop()?;
-                let cannot =
-                    |error| HostError::new(format!("cannot read {}", device.path().display()), error);
-                Ok(probe(device.as_ref()).map_err(cannot)?)
+                Ok(look(device.as_ref()).map_err(|error| cannot_read(&device, error))?)
             })
             .await
-    }
-
-    async fn prove_blank(
-        &self,
-        device: &Arc<OpenDevice>,
-        sectors: BlankSectors,
-    ) -> Result<BlankDevice, StageError> {
-        let path = device.path().to_owned();
-        let device = Arc::clone(device);
-        let proof = self.host.calls.run(move || BlankDevice::prove(device, sectors)).await;
-        proof.map_err(|reason| StageError::NotBlank { device: path, reason })
     }
 
     async fn mount(

@@ -3,25 +3,32 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a module of tests")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use csi_udisk::node::linux::format;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{Node, NodeConfig};
+use csi_udisk::node::linux::{format, note};
+use csi_udisk::node::{Node, NodeConfig, StageError};
 use csi_udisk::progress::Progress;
 use csi_udisk::volume::{
     Access, AccessMode, Capability, DiskId, FsType, Gib, MountAccess, PublishContext, VolumeContext,
 };
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Whence, lseek64};
 
 pub const GIB: u64 = 1 << 30;
+/// The smallest disk that is formatted.
+pub const SMALL: u64 = note::LEAST_DISK;
+pub const SMALL_GIB: Gib = Gib::new(3);
+const BLOCK: usize = 4096;
 
 /// Says what is left out and why, where `tests/run` collects it.
 pub fn skip(reason: &str) {
@@ -128,6 +135,13 @@ impl TestHost {
         let image = self.path("images").join(name);
         fs::File::create_new(&image).unwrap().set_len(size).unwrap();
         self.disk_of(&image)
+    }
+
+    /// Makes a blank disk that is gone when it is dropped. `mkfs.btrfs` looks for its UUID on all disks of the machine.
+    pub fn passing_disk(&self, size: u64) -> Disk {
+        let image = self.path("images/passing");
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        Disk { inner: Arc::new(Loop::attach(&image, 512)) }
     }
 
     /// Makes a disk of an image that is there.
@@ -245,11 +259,91 @@ impl Disk {
         run("losetup", &["-c", &self.device().display().to_string()]);
     }
 
-    /// Everything on it, read past the caches of file systems.
-    pub fn bytes(&self) -> Vec<u8> {
+    /// Everything on it that is not zero, in blocks, read past the caches of file systems.
+    pub fn content(&self) -> BTreeMap<u64, Vec<u8>> {
         run("sync", &["-f", &self.image().display().to_string()]);
-        fs::read(self.image()).unwrap()
+        let file = fs::File::open(self.image()).unwrap();
+        let mut content = BTreeMap::new();
+        for (start, end) in extents(&file) {
+            for offset in (start..end).step_by(BLOCK) {
+                let mut block = vec![0; BLOCK.min(usize::try_from(end - offset).unwrap())];
+                file.read_exact_at(&mut block, offset).unwrap();
+                if block.iter().any(|byte| *byte != 0) {
+                    content.insert(offset, block);
+                }
+            }
+        }
+        content
     }
+
+    /// Writes to it as somebody else would.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let device = fs::OpenOptions::new().write(true).open(self.device()).unwrap();
+        device.write_all_at(bytes, offset).unwrap();
+        device.sync_all().unwrap();
+    }
+
+    /// Makes a sparse copy of it as it is now.
+    pub fn copy_to(&self, image: &Path) {
+        let file = fs::File::create_new(image).unwrap();
+        file.set_len(fs::metadata(self.image()).unwrap().len()).unwrap();
+        for (offset, block) in self.content() {
+            file.write_all_at(&block, offset).unwrap();
+        }
+    }
+}
+
+/// The parts of a sparse file that hold data, in whole blocks.
+fn extents(file: &fs::File) -> Vec<(u64, u64)> {
+    let length = file.metadata().unwrap().len();
+    let seek = |from: u64, whence| match lseek64(file, i64::try_from(from).unwrap(), whence) {
+        Ok(position) => Some(u64::try_from(position).unwrap()),
+        Err(Errno::ENXIO) => None,
+        Err(error) => panic!("{error}"),
+    };
+    let mut extents = Vec::new();
+    let mut position = 0;
+    while let Some(start) = seek(position, Whence::SeekData) {
+        position = seek(start, Whence::SeekHole).unwrap();
+        let block = BLOCK as u64;
+        extents.push((start / block * block, position.next_multiple_of(block).min(length)));
+    }
+    extents
+}
+
+/// With the tools' own hands, as somebody else would.
+pub fn make(fs: FsType, device: &Path, uuid: Option<&str>) {
+    let marked;
+    let mut arguments = vec!["-q"];
+    match (fs, uuid) {
+        (_, None) => {}
+        (FsType::Xfs, Some(uuid)) => {
+            marked = format!("uuid={uuid}");
+            arguments.extend(["-m", &marked]);
+        }
+        (_, Some(uuid)) => arguments.extend(["-U", uuid]),
+    }
+    arguments.push(device.to_str().unwrap());
+    run(format::mkfs(fs).name, &arguments);
+}
+
+/// The file system's own checker must find nothing to repair.
+pub fn check(fs: FsType, disk: &Disk) {
+    let device = disk.device().to_str().unwrap();
+    match fs {
+        FsType::Ext3 | FsType::Ext4 => run("e2fsck", &["-fn", device]),
+        FsType::Xfs => run("xfs_repair", &["-n", device]),
+        FsType::Btrfs => run("btrfs", &["check", "--readonly", device]),
+    };
+}
+
+/// Stages, which must be refused, and proves that no byte of the disk changed.
+pub async fn refused(node: &Node, volume: &Volume, disk: &Disk) -> StageError {
+    let before = disk.content();
+    let error = volume.stage(node).await.unwrap_err();
+    assert!(disk.content() == before, "the disk was changed although: {error}");
+    assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+    error
 }
 
 /// Runs a program that must succeed.
@@ -315,7 +409,7 @@ impl Volume {
         self
     }
 
-    pub async fn stage(&self, node: &Node) -> Result<(), csi_udisk::node::StageError> {
+    pub async fn stage(&self, node: &Node) -> Result<(), StageError> {
         let request = csi_udisk::node::StageRequest {
             volume: self.id.clone(),
             staging_path: self.staging.clone(),

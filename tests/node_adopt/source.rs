@@ -104,10 +104,11 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) async fn make(host: &TestHost, fs: FsType) -> Self {
-        Self::made(host, fs, 512, &[], &[]).await
+        Self::made(host, fs, 512, &["-q"], &[]).await
     }
 
-    /// One whose file system is made by hand where there are arguments for its mkfs, and mounted with the given flags.
+    /// One whose file system is made by hand, because it is smaller than what the driver formats, and mounted with the
+    /// given flags.
     pub(crate) async fn made(
         host: &TestHost,
         fs: FsType,
@@ -120,16 +121,14 @@ impl Source {
         let disk = host.disk_with_sectors(&image, sector);
         host.plug(SLOT.0, SLOT.1, &disk);
         let volume = Volume::fs(host, "bs-source", fs, SLOT.2, Gib::new(0)).flags(flags);
-        if !mkfs.is_empty() {
-            let mark = FsUuid::of_disk(&volume.id);
-            let with_mark = match fs {
-                FsType::Xfs => ["-m".to_owned(), format!("uuid={mark}")],
-                FsType::Ext3 | FsType::Ext4 | FsType::Btrfs => ["-U".to_owned(), mark.to_string()],
-            };
-            let arguments = mkfs.iter().copied().chain(with_mark.iter().map(String::as_str));
-            let arguments: Vec<&str> = arguments.chain([disk.device().to_str().unwrap()]).collect();
-            run(format::mkfs(fs).name, &arguments);
-        }
+        let mark = FsUuid::of_disk(&volume.id);
+        let with_mark = match fs {
+            FsType::Xfs => ["-m".to_owned(), format!("uuid={mark}")],
+            FsType::Ext3 | FsType::Ext4 | FsType::Btrfs => ["-U".to_owned(), mark.to_string()],
+        };
+        let arguments = mkfs.iter().copied().chain(with_mark.iter().map(String::as_str));
+        let arguments: Vec<&str> = arguments.chain([disk.device().to_str().unwrap()]).collect();
+        run(format::mkfs(fs).name, &arguments);
         let node = host.node();
         volume.stage(&node).await.unwrap();
         fill(&volume.staging);
@@ -143,7 +142,7 @@ impl Source {
         fs::File::open(&late).unwrap().sync_all().unwrap();
         let after = content(&volume.staging);
         let crashed = host.path("images/crashed");
-        fs::write(&crashed, disk.bytes()).unwrap();
+        disk.copy_to(&crashed);
         volume.unstage(&node).await.unwrap();
         Self { volume, disk, sector, clean, crashed, before, after }
     }

@@ -48,6 +48,7 @@ impl NodeError for StageError {
             | Self::Occupied { .. }
             | Self::Content { .. }
             | Self::NotBlank { .. }
+            | Self::NotRemains { .. }
             | Self::Mount(_) => Code::FailedPrecondition,
             Self::Locate(error) => match error {
                 LocateError::Absent { .. } | LocateError::Host(_) => Code::Unavailable,
@@ -57,7 +58,9 @@ impl NodeError for StageError {
             Self::Format(error) => match error {
                 FormatError::Tool(error) => tool(error),
                 FormatError::Use(error) => in_use(error),
-                FormatError::NotThere { .. } | FormatError::Host(_) => Code::Aborted,
+                FormatError::NotThere { .. } | FormatError::NoteGone { .. } | FormatError::Host(_) => {
+                    Code::Aborted
+                }
             },
             Self::Restamp(error) => match error {
                 RestampError::Unable { .. } | RestampError::OldKernel { .. } => Code::FailedPrecondition,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::probe::at;
+use super::note;
+use super::probe::{at, uuid};
 use super::signature::LUKS2_SECOND;
+use crate::volume::{FsType, FsUuid};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -21,7 +23,7 @@ const SAMPLES: u64 = 64;
 const XFS_STEP: u64 = 10 * GIB / 4;
 
 /// Half-open ranges of bytes to read before a disk is called blank, in ascending order: the start, the last MiB, the
-/// places of copies, and samples.
+/// places of copies, the place of a format's note, and samples.
 pub(super) fn regions(size: u64) -> Vec<(u64, u64)> {
     let mut regions = Regions { size, ranges: BTreeSet::new() };
     regions.add(0, START);
@@ -35,6 +37,7 @@ pub(super) fn regions(size: u64) -> Vec<(u64, u64)> {
     for second_header in LUKS2_SECOND {
         regions.add(second_header, SPOT);
     }
+    regions.add(note::PLACE, note::ROOM);
     for sample in 1..SAMPLES {
         regions.add((size / SAMPLES).saturating_mul(sample) & !(SPOT - 1), SPOT);
     }
@@ -94,19 +97,49 @@ impl Regions {
     }
 }
 
-/// The name of a copy of a superblock in `bytes`. It need not be where they start: regions overlap, and an ext of 1 KiB
-/// blocks counts its groups from the second block.
-pub(super) fn name(bytes: &[u8]) -> Option<&'static str> {
-    let any = |step: usize, is: &dyn Fn(usize) -> bool| (0..bytes.len()).step_by(step).any(is);
-    // The magic of ext is short; its revision keeps noise from looking like it.
-    let ext = |copy: usize| at(bytes, copy + 0x38, &[0x53, 0xef]) && at(bytes, copy + 0x4c, &[1, 0, 0, 0]);
-    if any(4096, &|copy| at(bytes, copy + 0x40, b"_BHRfS_M")) {
-        Some("a copy of a btrfs superblock")
-    } else if any(1024, &ext) {
-        Some("a copy of an ext superblock")
-    } else if any(512, &|copy| at(bytes, copy, b"XFSB")) {
-        Some("a copy of an xfs superblock")
-    } else {
-        None
+/// A superblock or a copy of one: the bytes from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Superblock<'a> {
+    Ext(&'a [u8]),
+    Xfs(&'a [u8]),
+    Btrfs(&'a [u8]),
+}
+
+impl Superblock<'_> {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ext(_) => "a copy of an ext superblock",
+            Self::Xfs(_) => "a copy of an xfs superblock",
+            Self::Btrfs(_) => "a copy of a btrfs superblock",
+        }
     }
+
+    pub(super) fn uuid(self) -> FsUuid {
+        match self {
+            Self::Ext(bytes) => uuid(bytes, 0x68),
+            Self::Xfs(bytes) | Self::Btrfs(bytes) => uuid(bytes, 0x20),
+        }
+    }
+
+    /// Whether mkfs of `fs` writes such.
+    pub(super) fn is_of(self, fs: FsType) -> bool {
+        match self {
+            Self::Ext(_) => matches!(fs, FsType::Ext3 | FsType::Ext4),
+            Self::Xfs(_) => fs == FsType::Xfs,
+            Self::Btrfs(_) => fs == FsType::Btrfs,
+        }
+    }
+}
+
+/// The superblocks in `bytes`. They need not be where those start: regions overlap, and an ext of 1 KiB blocks counts its
+/// groups from the second block.
+pub(super) fn superblocks(bytes: &[u8]) -> impl Iterator<Item = Superblock<'_>> {
+    let every = |step: usize| (0..bytes.len()).step_by(step).map(|start| &bytes[start..]);
+    // The magic of ext is short; its revision keeps noise from looking like it.
+    let is_ext = |copy: &&[u8]| at(copy, 0x38, &[0x53, 0xef]) && at(copy, 0x4c, &[1, 0, 0, 0]);
+    every(4096)
+        .filter(|copy| at(copy, 0x40, b"_BHRfS_M"))
+        .map(Superblock::Btrfs)
+        .chain(every(1024).filter(is_ext).map(Superblock::Ext))
+        .chain(every(512).filter(|copy| at(copy, 0, b"XFSB")).map(Superblock::Xfs))
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::backup;
 use super::device::OpenDevice;
 use super::noise::is_noise;
+use super::note;
 use super::probe::ReadAt;
-use crate::volume::BlankSectors;
+use crate::volume::{BlankSectors, FoundNote, FsType};
 
 /// Why a disk is not taken as blank.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,13 @@ pub enum NotBlank {
     Data { offset: u64 },
     #[error("it holds {name} near byte {offset}: it was in use and lost its first blocks")]
     Backup { name: &'static str, offset: u64 },
+    #[error(
+        "it holds the note of this driver that UDisk {disk} was being formatted as {fs}, at byte {offset}: this is the wrong \
+         disk, or a copy made outside Kubernetes"
+    )]
+    Note { disk: String, fs: FsType, offset: u64 },
+    #[error("it holds a damaged note of this driver that a disk was being formatted, at byte {offset}")]
+    DamagedNote { offset: u64 },
     #[error(
         "it holds data at byte {offset}, which is not the noise of an encrypted disk that was never written"
     )]
@@ -47,8 +55,12 @@ impl BlankDevice {
 /// What is read at a time; a multiple of what noise is judged by.
 const CHUNK: u64 = 256 * 1024;
 
-fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
-    let first = read_all(disk, |bytes, start| {
+fn unreadable(offset: u64, source: io::Error) -> NotBlank {
+    NotBlank::Unreadable { offset, source }
+}
+
+pub(super) fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
+    let first = read_all(disk, unreadable, |bytes, start| {
         let Some(index) = bytes.iter().position(|byte| *byte != 0) else {
             return Ok(());
         };
@@ -62,16 +74,33 @@ fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
     // Noise may hide a copy, and of data it may say whose they are.
     match (&first, sectors) {
         (Ok(()), BlankSectors::Zero) | (Err(NotBlank::Unreadable { .. }), _) => first,
-        _ => read_all(disk, copy).and(first),
+        _ => noted(disk).and_then(|()| read_all(disk, unreadable, copy)).and(first),
+    }
+}
+
+/// A note of the volume's own disk was seen before; so this is another's, which is found with what it was written for.
+fn noted(disk: &dyn ReadAt) -> Result<(), NotBlank> {
+    let offset = note::PLACE;
+    match note::read(disk).map_err(|source| unreadable(offset, source))? {
+        FoundNote::None => Ok(()),
+        FoundNote::Damaged => Err(NotBlank::DamagedNote { offset }),
+        FoundNote::Note(note) => Err(NotBlank::Note { disk: note.disk.to_string(), fs: note.fs, offset }),
     }
 }
 
 fn copy(bytes: &[u8], offset: u64) -> Result<(), NotBlank> {
-    backup::name(bytes).map_or(Ok(()), |name| Err(NotBlank::Backup { name, offset }))
+    match backup::superblocks(bytes).next() {
+        Some(found) => Err(NotBlank::Backup { name: found.name(), offset }),
+        None => Ok(()),
+    }
 }
 
 /// Reads all regions, until `judge` says no.
-fn read_all(disk: &dyn ReadAt, judge: impl Fn(&[u8], u64) -> Result<(), NotBlank>) -> Result<(), NotBlank> {
+pub(super) fn read_all<E>(
+    disk: &dyn ReadAt,
+    unreadable: impl Fn(u64, io::Error) -> E,
+    judge: impl Fn(&[u8], u64) -> Result<(), E>,
+) -> Result<(), E> {
     let mut buffer = Vec::new();
     for (start, end) in backup::regions(disk.size()) {
         let mut offset = start;
@@ -79,8 +108,7 @@ fn read_all(disk: &dyn ReadAt, judge: impl Fn(&[u8], u64) -> Result<(), NotBlank
             let length = (end - offset).min(CHUNK);
             // At most `CHUNK`, which is a usize.
             buffer.resize(usize::try_from(length).unwrap_or_default(), 0);
-            disk.read_exact_at(&mut buffer, offset)
-                .map_err(|source| NotBlank::Unreadable { offset, source })?;
+            disk.read_exact_at(&mut buffer, offset).map_err(|source| unreadable(offset, source))?;
             judge(&buffer, offset)?;
             offset += length;
         }

@@ -1,17 +1,20 @@
 //! Makes file systems.
 //!
 //! No mkfs is given its force flag. That protects less than it seems: without a terminal `mke2fs` writes over
-//! anything that is not mounted. So what protects data is the type [`BlankDevice`], which only the proof makes.
+//! anything that is not mounted. So what protects data is the type [`NotedDevice`], which only the proof that a device is
+//! blank leads to.
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Host;
-use super::blank::BlankDevice;
 use super::device::UseError;
-use super::error::HostError;
+use super::error::{Doing as _, HostError};
 use super::exec::{self, Tool, ToolError};
+use super::note::{self, NotedDevice};
 use super::probe::{FoundFs, probe_fs};
-use crate::volume::{FsType, FsUuid};
+use crate::volume::{FoundNote, FsType, FsUuid};
 
 /// Why a blank device has no file system now.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,12 @@ pub enum FormatError {
     Use(#[from] UseError),
     #[error("{tool} said that it made {fs} {uuid} on {device}, but it is not there")]
     NotThere { tool: &'static str, fs: &'static str, uuid: FsUuid, device: String },
+    #[error(
+        "{tool} wrote over byte {place} of {device}, where this driver had its note that the disk was being formatted. What it \
+         made is whole and is used by the next attempt; but had it been cut off, no driver could have gone on. Which version \
+         of {tool} does that should be reported", place = note::PLACE
+    )]
+    NoteGone { tool: &'static str, device: String },
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -84,38 +93,45 @@ fn arguments(fs: FsType, uuid: FsUuid, version: Version) -> Vec<String> {
 }
 
 impl Host {
-    /// Makes a file system on a device that was proven blank, and proves that it is there.
-    pub async fn format(&self, blank: BlankDevice, fs: FsType, uuid: FsUuid) -> Result<FoundFs, FormatError> {
+    /// Waits for a turn to make a file system. The disk is proven blank after it, because it may be long.
+    pub async fn turn_to_format(&self) -> Option<OwnedSemaphorePermit> {
         // Never closed, so this is `Some`.
-        let permit = self.formats.acquire().await.ok();
-        let device = Arc::clone(blank.device());
-        // The wait may have been long.
+        Arc::clone(&self.formats).acquire_owned().await.ok()
+    }
+
+    /// Makes the file system that was noted, proves that it is there, and writes all of it out. The note stays.
+    pub async fn make(&self, noted: &NotedDevice) -> Result<FoundFs, FormatError> {
+        let device = Arc::clone(noted.device());
         self.calls
             .run(move || {
                 device.prove_unchanged()?;
                 device.prove_unused()
             })
             .await?;
-        let device = Arc::clone(blank.device());
+        let (fs, uuid) = (noted.note().fs, noted.note().uuid());
         let tool = mkfs(fs);
         let version = match fs {
             FsType::Xfs => version(&exec::run(tool, ["-V"]).await?.words),
             FsType::Ext3 | FsType::Ext4 | FsType::Btrfs => (0, 0),
         };
         let arguments = arguments(fs, uuid, version);
-        exec::succeed_on(tool, arguments.iter().map(String::as_str), &device).await?;
-        drop(permit);
+        exec::succeed_on(tool, arguments.iter().map(String::as_str), noted.device()).await?;
+        let (device, note) = (Arc::clone(noted.device()), noted.note().clone());
         self.calls
-            .run(move || match probe_fs(device.as_ref()) {
-                Ok(Some(found)) if found.kind.is(fs) && found.uuid == uuid => Ok(found),
-                Ok(_) => {
-                    let device = device.path().display().to_string();
-                    Err(FormatError::NotThere { tool: tool.name, fs: fs.word(), uuid, device })
+            .run(move || {
+                let path = || device.path().display().to_string();
+                let found = match probe_fs(device.as_ref()).doing("read back", device.path())? {
+                    Some(found) if found.kind.is(fs) && found.uuid == uuid => found,
+                    _ => {
+                        let device = path();
+                        return Err(FormatError::NotThere { tool: tool.name, fs: fs.word(), uuid, device });
+                    }
+                };
+                device.sync()?;
+                if note::read(device.as_ref()).doing("read back", device.path())? != FoundNote::Note(note) {
+                    return Err(FormatError::NoteGone { tool: tool.name, device: path() });
                 }
-                Err(source) => {
-                    Err(HostError::new(format!("cannot read back {}", device.path().display()), source)
-                        .into())
-                }
+                Ok(found)
             })
             .await
     }

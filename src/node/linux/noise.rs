@@ -14,7 +14,7 @@ pub(super) fn is_noise(bytes: &[u8]) -> bool {
     bytes.chunks(BLOCK).all(|block| block.iter().all(|byte| *byte == 0) || is_even(block))
 }
 
-fn is_even(block: &[u8]) -> bool {
+pub(super) fn is_even(block: &[u8]) -> bool {
     let mut counts = [0u16; 256];
     for byte in block {
         counts[usize::from(*byte)] += 1;
