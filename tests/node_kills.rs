@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Disk, GIB, TestHost, file_systems, on_a_host, skip};
+use common::{Disk, SMALL, TestHost, file_systems, on_a_host, skip};
 use csi::AtNode;
 use csi_udisk::csi::proto::v1::NodeGetInfoRequest;
 use csi_udisk::csi::proto::v1::node_client::NodeClient;
@@ -257,7 +257,7 @@ impl Rounds {
         self.made += 1;
         let unique = self.host.dir().file_name().unwrap().display().to_string().replace('.', "-");
         let id = format!("bs-{}{unique}", self.made);
-        let disk = self.host.disk(&id, GIB);
+        let disk = self.host.disk(&id, SMALL);
         let kernel_name = self.free_name();
         self.host.plug(&kernel_name, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
         let context = [("device".to_owned(), slot.to_owned()), ("size".to_owned(), "1".to_owned())];
@@ -269,7 +269,7 @@ impl Rounds {
             id,
         };
         self.tally.formats += u64::from(kind != "block");
-        Volume { at, slot, kernel_name, disk, size: GIB, state: State::Unstaged, written: 0, fills: true }
+        Volume { at, slot, kernel_name, disk, size: SMALL, state: State::Unstaged, written: 0, fills: true }
     }
 
     fn free_name(&mut self) -> String {
@@ -285,8 +285,8 @@ impl Rounds {
             State::Unstaged => Call::Stage,
             State::Staged if self.rng.u8(..4) == 0 => Call::Unstage,
             State::Staged => Call::Publish,
-            State::Published if self.rng.u8(..3) == 0 && volume.size < 4 * GIB => {
-                volume.size += GIB / 2;
+            State::Published if self.rng.u8(..3) == 0 && volume.size < 4 * SMALL => {
+                volume.size += SMALL / 2;
                 volume.disk.grow(volume.size);
                 volume.fills = false;
                 Call::Grow

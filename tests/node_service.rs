@@ -68,7 +68,7 @@ async fn what_is_missing_is_an_invalid_argument() {
 
     let publish = v1::NodePublishVolumeRequest {
         volume_id: id(),
-        target_path: path(),
+        target_path: "/nonexistent/target".into(),
         staging_target_path: path(),
         volume_capability: Some(writer()),
         ..Default::default()
