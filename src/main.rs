@@ -55,7 +55,13 @@ fn exit_code(outcome: anyhow::Result<()>, report: impl FnOnce(anyhow::Error)) ->
 
 fn drive(config: Config) -> ExitCode {
     let outcome = begin(&config.log).and_then(|level| on_runtime(serve(config, level)));
-    exit_code(outcome, |error| tracing::error!("{error:#}"))
+    exit_code(outcome, |error| {
+        tracing::error!("{error:#}");
+        // A filter that leaves errors out must not hide why there is no driver.
+        if !tracing::enabled!(tracing::Level::ERROR) {
+            eprintln!("csi-udisk: {error:#}");
+        }
+    })
 }
 
 fn begin(log: &telemetry::log::Log) -> anyhow::Result<LogLevel> {

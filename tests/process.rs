@@ -107,9 +107,13 @@ async fn a_start_that_fails_ends_with_1_and_a_reason() {
     let file = dir.path().join("file");
     std::fs::write(&file, "precious").expect("a file");
     let text = file.display().to_string();
-    let output = output(&["--mode=node", "--endpoint", &text], &[]).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("is not a socket"), "{}", stderr(&output));
+    // Whatever is logged: also with a level that is misspelt, which is the name of a module then.
+    for log in ["--log=info", "--log=off", "--log=debgu", "--log-format=text"] {
+        let output = output(&["--mode=node", "--endpoint", &text, log], &[]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert_eq!(said.matches("is not a socket").count(), 1, "{log}: {said}");
+    }
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), "precious");
 }
 
