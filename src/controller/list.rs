@@ -1,6 +1,9 @@
 //! ListVolumes and the reads of one volume.
 
-use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus};
 use crate::volume::{DiskId, ListToken};
@@ -59,8 +62,9 @@ impl<C: Cloud> Controller<C> {
 
     /// The volumes after `start`, at most `max_entries` of them (`None` or 0: all).
     ///
-    /// The cloud pages by position, so every call reads the whole listing and keeps the wanted window of it: a
-    /// token that names an id stays right whatever comes and goes, and is good for any controller.
+    /// The cloud pages by position, so a page of volumes in the order of their ids needs the whole listing. It is kept
+    /// for a moment for the pages that follow. A token names an id, so it stays right whatever comes and goes, and is
+    /// good for any controller.
     pub async fn list(
         &self,
         start: Option<&ListToken>,
@@ -68,43 +72,68 @@ impl<C: Cloud> Controller<C> {
         deadline: Deadline,
     ) -> Result<VolumePage, ListError> {
         let limit = max_entries.filter(|max| *max > 0).unwrap_or(usize::MAX);
-        let mut window = Window { start, limit, volumes: BTreeMap::new(), more: false };
-        pages::disks(&*self.inner.cloud, &DiskFilter::default(), deadline, |disk| window.offer(&disk))
-            .await
-            .map_err(|source| ListError { source })?;
-        Ok(window.finish())
+        let inner = &self.inner;
+        let made_or_deleted = inner.recent.made_or_deleted();
+        let kept = start.and_then(|_| inner.listings.take(made_or_deleted));
+        let mut listing = match kept {
+            Some(listing) => listing,
+            None => {
+                let (begun, mut volumes) = (Instant::now(), Vec::new());
+                let take = |disk: Disk| {
+                    if !disk.is_boot && start.is_none_or(|start| disk.id > start.after) {
+                        volumes.push(VolumeStatus::from(&disk));
+                    }
+                };
+                pages::disks(&*inner.cloud, &DiskFilter::default(), deadline, take)
+                    .await
+                    .map_err(|source| ListError { source })?;
+                // The first at the end, where they are taken from.
+                volumes.sort_by(|a, b| b.volume.id.cmp(&a.volume.id));
+                Listing { begun, made_or_deleted, volumes }
+            }
+        };
+        if let Some(start) = start {
+            let rest = listing.volumes.partition_point(|status| status.volume.id > start.after);
+            listing.volumes.truncate(rest);
+        }
+        let rest = listing.volumes.len().saturating_sub(limit);
+        let mut volumes = listing.volumes.split_off(rest);
+        volumes.reverse();
+        let next = volumes.last().filter(|_| rest > 0);
+        let next = next.map(|last| ListToken { after: last.volume.id.clone() });
+        if next.is_some() {
+            inner.listings.keep(listing);
+        }
+        Ok(VolumePage { volumes, next })
     }
 }
 
-/// The lowest ids after `start`; never holds more than is asked for.
-struct Window<'a> {
-    start: Option<&'a ListToken>,
-    limit: usize,
-    volumes: BTreeMap<DiskId, VolumeStatus>,
-    /// Whether anything comes after the window.
-    more: bool,
+/// For how long a listing is kept for its next page.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// What is left of a whole listing after a page of it was answered.
+#[derive(Debug)]
+struct Listing {
+    begun: Instant,
+    /// How many disks this process had made or deleted by then.
+    made_or_deleted: u64,
+    /// By id, the last one first.
+    volumes: Vec<VolumeStatus>,
 }
 
-impl Window<'_> {
-    fn offer(&mut self, disk: &Disk) {
-        if disk.is_boot || self.start.is_some_and(|start| disk.id <= start.after) {
-            return;
-        }
-        let full = self.volumes.len() >= self.limit;
-        if full && self.volumes.last_key_value().is_some_and(|(last, _)| disk.id > *last) {
-            self.more = true;
-            return;
-        }
-        self.volumes.insert(disk.id.clone(), VolumeStatus::from(disk));
-        if self.volumes.len() > self.limit {
-            self.volumes.pop_last();
-            self.more = true;
-        }
+/// The listing that is kept, if one is. Two that list at a time take it from each other, and pay with a reading.
+#[derive(Debug, Default)]
+pub(super) struct Listings(Mutex<Option<Listing>>);
+
+impl Listings {
+    /// What is kept, unless it is too old or this process has made or deleted disks since.
+    fn take(&self, made_or_deleted: u64) -> Option<Listing> {
+        let fresh =
+            |listing: &Listing| listing.begun.elapsed() <= KEPT && listing.made_or_deleted == made_or_deleted;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().filter(fresh)
     }
 
-    fn finish(self) -> VolumePage {
-        let next = self.volumes.last_key_value().filter(|_| self.more);
-        let next = next.map(|(id, _)| ListToken { after: id.clone() });
-        VolumePage { volumes: self.volumes.into_values().collect(), next }
+    fn keep(&self, listing: Listing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listing);
     }
 }

@@ -47,6 +47,7 @@ use crate::cloud::{Cloud, Disk};
 use crate::volume::{DiskId, DiskType, Gib, Zone};
 
 use self::hosts::Hosts;
+use self::list::Listings;
 use self::names::Names;
 use self::poller::Poller;
 use self::recent::Recent;
@@ -112,6 +113,7 @@ struct Inner<C> {
     poller: Poller<C>,
     slots: Slots,
     recent: Arc<Recent>,
+    listings: Listings,
     names: Names,
     hosts: Hosts,
 }
@@ -138,6 +140,7 @@ impl<C: Cloud> Controller<C> {
             poller: Poller::new(Arc::clone(&cloud), config.pace, Arc::clone(&recent)),
             slots: Slots::new(config.host_width),
             recent,
+            listings: Listings::default(),
             names: Names::new(config.create_settle),
             hosts: Hosts::new(config.host_memory),
             cloud,

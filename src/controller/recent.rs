@@ -6,6 +6,7 @@
 //! just before it died, "nothing to do" read in the first moments of the process is looked at again as well.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub(super) struct Recent {
     entries: Mutex<HashMap<DiskId, Entry>>,
     /// Whatever was changed in the last [`MEMORY`], the oldest first.
     past: Mutex<HashMap<DiskId, Vec<(Change, Instant)>>>,
+    made_or_deleted: AtomicU64,
 }
 
 /// Listings may be further behind than reads by id, but not that far.
@@ -62,7 +64,13 @@ const MEMORY: Duration = Duration::from_secs(600);
 
 impl Recent {
     pub(super) fn new(lag: Duration) -> Self {
-        Self { lag, born: Instant::now(), entries: Mutex::default(), past: Mutex::default() }
+        Self {
+            lag,
+            born: Instant::now(),
+            entries: Mutex::default(),
+            past: Mutex::default(),
+            made_or_deleted: AtomicU64::new(0),
+        }
     }
 
     /// Notes a change at the moment when the cloud accepted it.
@@ -75,8 +83,16 @@ impl Recent {
         self.insert(disk, change, false);
     }
 
+    /// How many disks this process has made or deleted.
+    pub(super) fn made_or_deleted(&self) -> u64 {
+        self.made_or_deleted.load(Ordering::Relaxed)
+    }
+
     fn insert(&self, disk: &DiskId, change: Change, certain: bool) {
         let now = Instant::now();
+        if matches!(change, Change::Created | Change::Deleted) {
+            self.made_or_deleted.fetch_add(1, Ordering::Relaxed);
+        }
         let mut past = self.past();
         past.retain(|_, changes| changes.last().is_some_and(|(_, at)| now.duration_since(*at) <= MEMORY));
         if change != Change::Bound {

@@ -57,6 +57,41 @@ async fn pages_leave_nothing_out_and_show_nothing_twice_while_disks_come_and_go(
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_reading_of_the_listing_serves_all_its_pages() {
+    let bench = Bench::new().await;
+    for number in 0..250 {
+        bench.cloud.put(disk(&format!("bs-{number:03}"), DiskStatus::Available));
+    }
+    let pages = async || {
+        let (mut seen, mut start) = (Vec::new(), None);
+        loop {
+            let page = bench.list(start.as_ref(), Some(60)).await;
+            seen.extend(ids(&page).into_iter().map(str::to_owned));
+            start = page.next;
+            if start.is_none() {
+                break seen;
+            }
+        }
+    };
+    assert_eq!(pages().await.len(), 250);
+    assert_eq!(bench.cloud.calls(), ["disks"; 3]);
+    // Each listing is read anew, and so is a page that comes late, or after a disk was made or deleted.
+    assert_eq!(pages().await.len(), 250);
+    assert_eq!(bench.cloud.calls(), ["disks"; 3]);
+    let first = bench.list(None, Some(100)).await;
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let second = bench.list(first.next.as_ref(), Some(100)).await;
+    assert_eq!(bench.cloud.calls(), ["disks"; 6]);
+    bench.cloud.put(disk("bs-220-more", DiskStatus::Available));
+    bench.delete("bs-240").await.unwrap();
+    bench.cloud.calls();
+    let third = bench.list(second.next.as_ref(), Some(100)).await;
+    assert_eq!(bench.cloud.calls(), ["disks"; 3]);
+    let third = ids(&third);
+    assert!(third.len() == 50 && third.contains(&"bs-220-more") && !third.contains(&"bs-240"), "{third:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_page_has_no_token() {
     let bench = Bench::new().await;
     for number in 0..4 {
