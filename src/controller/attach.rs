@@ -193,7 +193,12 @@ impl<C: Cloud> Attach<'_, C> {
                 Step::Elsewhere(host) => {
                     return Err(AttachError::Elsewhere { disk: disk(), host, wanted: self.host.clone() });
                 }
-                Step::Wait(phase) => view.again(phase).await?,
+                Step::Wait(phase) => {
+                    if view.is_stuck() {
+                        drop(slot.take());
+                    }
+                    view.again(phase).await?
+                }
                 Step::AwaitDevice => {
                     let since = *nameless.get_or_insert_with(Instant::now);
                     if since.elapsed() >= inner.config.device_wait {

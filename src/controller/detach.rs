@@ -78,7 +78,12 @@ impl<C: Cloud> Controller<C> {
                     return Ok(());
                 }
                 Step::SystemDisk => return Err(DetachError::SystemDisk { disk: disk.clone() }),
-                Step::Wait(phase) => view.again(phase).await?,
+                Step::Wait(phase) => {
+                    if view.is_stuck() {
+                        drop(slot.take());
+                    }
+                    view.again(phase).await?
+                }
                 Step::Send { zone, host } => {
                     let Some(mut place) = slot.take().filter(|slot| slot.is_on(&host)) else {
                         let what = format!("detach UDisk {disk}");

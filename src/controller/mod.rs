@@ -22,6 +22,7 @@ mod placement;
 mod poller;
 mod recent;
 mod slots;
+mod spells;
 mod view;
 
 #[cfg(test)]
@@ -52,6 +53,7 @@ use self::names::Names;
 use self::poller::Poller;
 use self::recent::Recent;
 use self::slots::Slots;
+use self::spells::Spells;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -67,6 +69,8 @@ pub struct ControllerConfig {
     pub create_settle: Duration,
     /// How long reads of a disk may lag behind changes.
     pub read_lag: Duration,
+    /// How long a disk may be attaching, detaching or otherwise on its way before it counts as stuck.
+    pub stuck_after: Duration,
     /// How long an attached disk may be without a device name.
     pub device_wait: Duration,
     /// For how long the private addresses of hosts are remembered.
@@ -86,6 +90,7 @@ impl ControllerConfig {
             cross_pod_attach: false,
             create_settle: Duration::from_secs(60),
             read_lag: Duration::from_secs(10),
+            stuck_after: Duration::from_secs(180),
             device_wait: Duration::from_secs(30),
             host_memory: Duration::from_secs(60),
             host_width: 4,
@@ -113,6 +118,7 @@ struct Inner<C> {
     poller: Poller<C>,
     slots: Slots,
     recent: Arc<Recent>,
+    spells: Spells,
     listings: Listings,
     names: Names,
     hosts: Hosts,
@@ -140,6 +146,7 @@ impl<C: Cloud> Controller<C> {
             poller: Poller::new(Arc::clone(&cloud), config.pace, Arc::clone(&recent)),
             slots: Slots::new(config.host_width),
             recent,
+            spells: Spells::new(config.stuck_after),
             listings: Listings::default(),
             names: Names::new(config.create_settle),
             hosts: Hosts::new(config.host_memory),
@@ -152,5 +159,10 @@ impl<C: Cloud> Controller<C> {
     /// How many attach, detach and grow operations wait for their turn on a host.
     pub fn changes_waiting(&self) -> usize {
         self.inner.slots.waiting()
+    }
+
+    /// How many disks that somebody waits for are stuck on their way to another state, for a gauge.
+    pub fn disks_stuck(&self) -> usize {
+        self.inner.spells.stuck()
     }
 }

@@ -5,6 +5,8 @@
 //! that was seen under way before and has not happened to this disk lately, since what the page shows could be that
 //! other time. Any other conclusion needs a read by id.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskStatus};
@@ -12,7 +14,7 @@ use crate::progress::Progress;
 use crate::volume::{DiskId, HostId};
 
 use super::Controller;
-use super::error::{Unresolved, reading_again_helps};
+use super::error::{Seconds, Unresolved, reading_again_helps};
 use super::poller::{Follow, Reading, Which};
 use super::recent::Trust;
 use super::slots::{Arrival, Slot, Urgency};
@@ -44,6 +46,8 @@ pub(super) struct View<'a, C> {
     /// Whether a page may show the end of that.
     settled_by_page: bool,
     phase: String,
+    /// For how long the disk has been on its way to another state, if that is too long.
+    stuck: Option<Duration>,
     /// The last thing that went wrong, for the error that ends a wait.
     trouble: Option<CloudError>,
 }
@@ -71,6 +75,7 @@ impl<'a, C: Cloud> View<'a, C> {
             wait,
             meanwhile,
             settled_by_page,
+            stuck: None,
             phase,
             trouble,
         }
@@ -110,7 +115,14 @@ impl<'a, C: Cloud> View<'a, C> {
 
     /// Waits for the next shared read. `phase` says in a clause what is waited for.
     pub(super) async fn again(&mut self, phase: String) -> Result<Sight, Unresolved> {
-        self.phase(phase);
+        self.phase(match self.stuck {
+            Some(lasts) => format!(
+                "{phase}; it has been so for at least {}, so it seems stuck: if it stays so, ask UCloud's support to \
+                 set it free",
+                Seconds(lasts)
+            ),
+            None => phase,
+        });
         let poller = &self.controller.inner.poller;
         loop {
             let since = *self.wait.get_or_insert_with(Instant::now);
@@ -151,6 +163,11 @@ impl<'a, C: Cloud> View<'a, C> {
             Some(trouble) => self.progress.set(format!("{}; lately: {trouble}", self.phase)),
             None => self.progress.set(self.phase.as_str()),
         }
+    }
+
+    /// Whether the disk has been on its way to another state for too long. Its host's queue does not wait for it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
     }
 
     /// The last thing that went wrong.
@@ -222,6 +239,7 @@ impl<'a, C: Cloud> View<'a, C> {
                 inner.poller.distrust_pages();
             }
         } else {
+            self.stuck = inner.spells.note(self.id, disk.as_ref());
             self.settled_by_page |= disk
                 .as_ref()
                 .zip(self.meanwhile.as_ref())
@@ -234,18 +252,18 @@ impl<'a, C: Cloud> View<'a, C> {
 
 /// Growing pauses between tries that the cloud refused for the moment.
 #[derive(Debug)]
-pub(super) struct Backoff(std::time::Duration);
+pub(super) struct Backoff(Duration);
 
 impl Backoff {
-    const FIRST: std::time::Duration = std::time::Duration::from_secs(1);
-    const LAST: std::time::Duration = std::time::Duration::from_secs(15);
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(15);
 
     pub(super) fn new() -> Self {
         Self(Self::FIRST)
     }
 
     /// The next pause, with jitter so that the disks of one host do not come back all at once.
-    fn next(&mut self) -> std::time::Duration {
+    fn next(&mut self) -> Duration {
         let pause = self.0.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.0 = (self.0 * 2).min(Self::LAST);
         pause

@@ -64,8 +64,10 @@ fn show(metrics: &Metrics, cloud: &Arc<UCloud>, controller: &Controller<UCloud>)
     metrics.gauge(&metrics::API_RATE, move || of.limiter().width());
     let of = Arc::clone(cloud);
     metrics.gauge(&metrics::API_WAITING, move || count(of.limiter().waiting()));
-    let controller = controller.clone();
-    metrics.gauge(&metrics::HOST_QUEUES, move || count(controller.changes_waiting()));
+    let of = controller.clone();
+    metrics.gauge(&metrics::HOST_QUEUES, move || count(of.changes_waiting()));
+    let of = controller.clone();
+    metrics.gauge(&metrics::STUCK_DISKS, move || count(of.disks_stuck()));
 }
 
 fn settings(config: &Config, place: &ControllerPlace) -> ControllerConfig {

@@ -374,7 +374,43 @@ async fn a_stuck_state_is_bounded_and_says_since_when() {
     bench.cloud.model().work = seconds(1000);
     let text = bench.attach("bs-1", "uhost-a").await.unwrap_err().to_string();
     assert!(text.contains("after 300 s UDisk bs-1 is Attaching to host uhost-a (10.0.0.1)"), "{text}");
+    assert!(text.contains("it has been so for at least 296 s, so it seems stuck"), "{text}");
     assert!(bench.cloud.calls().len() < 100, "a stuck disk costs few reads");
+    assert_eq!(bench.controller.disks_stuck(), 1);
+    // The next call does not begin to count anew.
+    let text = bench.attach("bs-1", "uhost-a").await.unwrap_err().to_string();
+    assert!(text.contains("it has been so for at least 596 s, so it seems stuck"), "{text}");
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.attach("bs-1", "uhost-a").await.unwrap();
+    assert_eq!(bench.controller.disks_stuck(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_disk_does_not_hold_up_its_host() {
+    for attach in [true, false] {
+        let bench = Arc::new(Bench::new().await);
+        bench.cloud.model().one_by_one = false;
+        bench.cloud.model().host_limit = 9;
+        bench.cloud.put(disk("bs-1", DiskStatus::Available));
+        bench.cloud.put_attached("bs-2", "uhost-a");
+        bench.cloud.put(disk("bs-3", DiskStatus::Available));
+        bench.cloud.model().work = seconds(1000);
+        let stuck = {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move {
+                match attach {
+                    true => bench.attach("bs-1", "uhost-a").await.is_err(),
+                    false => bench.detach("bs-2", "uhost-a").await.is_err(),
+                }
+            })
+        };
+        tokio::time::sleep(seconds(1)).await;
+        bench.cloud.model().work = seconds(4);
+        let begun = Instant::now();
+        bench.attach("bs-3", "uhost-a").await.unwrap();
+        assert!((seconds(180)..seconds(200)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!(stuck.await.unwrap());
+    }
 }
 
 #[tokio::test(start_paused = true)]
