@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+#[allow(dead_code, reason = "the benchmark uses more of it")]
 #[path = "../benches/scale/measure.rs"]
 mod measure;
 

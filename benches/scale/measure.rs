@@ -113,6 +113,13 @@ impl Round {
 }
 
 impl Verdict {
+    /// Takes in the answers of another round.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.changes += other.changes;
+        self.added.extend(other.added);
+        self.added.sort();
+    }
+
     pub(crate) fn added_mean(&self) -> f64 {
         let sum: Duration = self.added.iter().sum();
         sum.as_secs_f64() / self.added.len().max(1) as f64
