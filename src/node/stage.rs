@@ -74,6 +74,12 @@ pub enum StageError {
     NotRemains { device: PathBuf, noted: FsType, reason: Foreign },
     #[error(transparent)]
     Format(#[from] FormatError),
+    #[error(
+        "the disk in slot {device} carries the mark of another UDisk, and the cloud says that the volume is in slot {slot} now; \
+         the mark was not replaced, nor anything else changed. Delete the pod and its VolumeAttachment, so that the disk is \
+         attached anew"
+    )]
+    OtherSlot { device: String, slot: Slot },
     #[error(transparent)]
     Restamp(#[from] RestampError),
     #[error(transparent)]

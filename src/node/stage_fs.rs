@@ -119,7 +119,7 @@ impl Node {
             self.wipe(device, note.clone()).await?;
         }
         let found = match planned {
-            Plan::Adopt(found, from) => self.adopt(volume, device, found, from, progress).await?,
+            Plan::Adopt(found, from) => self.adopt(request, device, found, from, progress).await?,
             Plan::Format | Plan::MakeAgain(_) | Plan::Use(_) => found,
         };
         let uuid = found.uuid;

@@ -49,6 +49,7 @@ impl NodeError for StageError {
             | Self::Content { .. }
             | Self::NotBlank { .. }
             | Self::NotRemains { .. }
+            | Self::OtherSlot { .. }
             | Self::Mount(_) => Code::FailedPrecondition,
             Self::Locate(error) => match error {
                 LocateError::Absent { .. } | LocateError::Host(_) => Code::Unavailable,

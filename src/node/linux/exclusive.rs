@@ -106,3 +106,69 @@ impl ReadAt for ExclusiveDevice {
         self.size
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::super::sysfs::Sysfs;
+    use super::*;
+
+    struct Loop(String);
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            // Gone with its directory otherwise.
+            let _ = Command::new("losetup").args(["-d", &self.0]).status();
+        }
+    }
+
+    /// As xfs does: it knows nothing of the pages that the device itself has in memory.
+    #[test]
+    fn a_sector_is_written_without_the_old_ones_beside_it() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: loop devices need root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let image = path("image");
+        fs::write(&image, vec![1; 1 << 20]).unwrap();
+        let output = Command::new("losetup").args(["-f", "--show"]).arg(&image).output().unwrap();
+        let device = Loop(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+        let name = device.0.trim_start_matches("/dev/");
+        let block = path("sys/block/vdx");
+        fs::create_dir_all(&block).unwrap();
+        for attribute in ["dev", "size"] {
+            symlink(Path::new("/sys/block").join(name).join(attribute), block.join(attribute)).unwrap();
+        }
+        fs::create_dir(path("dev")).unwrap();
+        symlink(&device.0, path("dev/vdx")).unwrap();
+        let sysfs = Sysfs::new(&path("sys"));
+        let described = sysfs.device("vdx").unwrap().unwrap();
+        let open = OpenDevice::open(&sysfs, &path("dev"), described).unwrap();
+
+        let mut page = vec![0; 4096];
+        open.read_exact_at(&mut page, 0).unwrap();
+        let below = OpenOptions::new().write(true).open(&image).unwrap();
+        below.write_all_at(&[2; 512], 512).unwrap();
+        below.sync_all().unwrap();
+        let disk = ExclusiveDevice::open(&open).unwrap();
+        assert!(matches!(ExclusiveDevice::open(&open), Err(UseError::InUse { .. })));
+        disk.write(0, &[3; 512]).unwrap();
+        disk.write(1030, &[4; 10]).unwrap();
+        disk.sync().unwrap();
+        let mut bytes = [0; 10];
+        disk.read_exact_at(&mut bytes, 1030).unwrap();
+        assert_eq!(bytes, [4; 10]);
+        let found = fs::read(&image).unwrap();
+        let expected = [&[3; 512][..], &[2; 512], &[1; 6], &[4; 10], &[1; 496]].concat();
+        assert!(found[..expected.len()] == expected, "old bytes were written beside what was meant");
+        // Who reads the device sees what was written.
+        open.read_exact_at(&mut page, 0).unwrap();
+        assert_eq!(page[0], 3);
+    }
+}
