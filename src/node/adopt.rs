@@ -49,7 +49,7 @@ impl Node {
         let mut restamped = self.host.restamp(device, kind, from, to).await;
         if matches!(restamped, Ok(Restamped::NeedsReplay)) {
             progress.set(format!("replaying the journal of {kind} of {path} before its mark is replaced"));
-            self.host.replay(device, kind).await.map_err(RestampError::from)?;
+            self.host.replay(device, kind, progress).await.map_err(RestampError::from)?;
             restamped = self.host.restamp(device, kind, from, to).await;
         }
         match restamped {

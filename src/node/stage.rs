@@ -88,7 +88,7 @@ pub enum StageError {
     GrowUnmounted(GrowError),
     #[error("after the mount: {0}")]
     GrowMounted(GrowError),
-    #[error("{0}; the kernel's log on this host says more")]
+    #[error("{error}; {remedy}", error = .0, remedy = remedy(.0))]
     Mount(HostError),
     #[error("what was mounted on {path} is not the disk that was checked; it was unmounted again", path = .0.display())]
     MountedOther(PathBuf),
@@ -98,6 +98,15 @@ pub enum StageError {
     Unmount(#[from] UnmountError),
     #[error(transparent)]
     Host(#[from] HostError),
+}
+
+fn remedy(error: &HostError) -> &'static str {
+    if error.is_damage() {
+        "the file system is damaged, and not mounted. Repair it by hand, with a snapshot of the disk to fall back on; \
+         the kernel's log on this host says what is wrong with it"
+    } else {
+        "the kernel's log on this host says more"
+    }
 }
 
 /// A staged volume, for publish.

@@ -10,6 +10,7 @@ use super::format::Start;
 use super::linux::device::{OpenDevice, UseError};
 use super::linux::fsck;
 use super::linux::grow::grow_mounted;
+use super::linux::journal::{Journal, journal};
 use super::linux::look::{Seen, look};
 use super::linux::mount;
 use super::linux::mountinfo::{Mount, as_listed};
@@ -24,7 +25,7 @@ use super::stage::{
 };
 use super::unplaced::{Located, LocatedBy};
 use crate::progress::Progress;
-use crate::volume::{FormatNote, FsType, Mark, MountAccess};
+use crate::volume::{DiskId, FormatNote, FsType, Mark, MountAccess};
 
 impl Node {
     pub(super) async fn stage_fs(
@@ -132,19 +133,45 @@ impl Node {
                 info!(%volume, device = %path, %uuid, "the file system was not made by this driver");
             }
         }
-        if !read_only {
-            progress.set(format!("checking {} of {path}", found.kind));
+        if read_only {
+            self.tell_what_is_not_replayed(volume, device, found.kind).await?;
+        } else {
             let checking = self.time(Step::Check, found.kind);
-            let repaired = fsck::check(found.kind, device, false).await?;
+            let repaired = fsck::check(found.kind, device, false, progress).await?;
             drop(checking);
             if let Some(words) = repaired {
                 warn!(%volume, device = %path, %words, "the file system was repaired");
             }
-            progress.set(format!("growing {} of {path}", found.kind));
-            let grown = self.host.grow_unmounted(Arc::clone(device), found).await;
+            let grown = self.host.grow_unmounted(Arc::clone(device), found, progress).await;
             grown.map_err(StageError::GrowUnmounted)?;
         }
         Ok(found)
+    }
+
+    /// A read-only mount writes nothing, so a crash's last writes stay where they are.
+    async fn tell_what_is_not_replayed(
+        &self,
+        volume: &DiskId,
+        device: &Arc<OpenDevice>,
+        kind: FsKind,
+    ) -> Result<(), StageError> {
+        let opened = Arc::clone(device);
+        let read = self.host.calls.run(move || journal(opened.as_ref(), kind)).await;
+        let path = device.path().display();
+        match read.map_err(|error| cannot_read(device, error))? {
+            Journal::Clean => {}
+            Journal::Pending => warn!(
+                %volume, device = %path, fs = %kind,
+                "mounting read-only without replaying the journal: what was written last before the crash does not show \
+                 until the volume is used for writing"
+            ),
+            Journal::Unknown => info!(
+                %volume, device = %path, fs = %kind,
+                "mounting read-only without replaying the log: should there be something in it, it does not show until the \
+                 volume is used for writing"
+            ),
+        }
+        Ok(())
     }
 
     async fn look(&self, device: &Arc<OpenDevice>) -> Result<Seen, StageError> {

@@ -23,6 +23,11 @@ impl HostError {
         self.errno() == Some(Errno::EINVAL)
     }
 
+    /// What file systems say when what they read cannot be true.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.errno(), Some(Errno::EUCLEAN | Errno::EBADMSG))
+    }
+
     pub fn errno(&self) -> Option<Errno> {
         self.source.raw_os_error().map(Errno::from_raw)
     }

@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use super::device::OpenDevice;
 use super::device_number::DeviceNumber;
+use super::reports::Reports;
 
 /// What is kept of a program's words.
 const MAX_OUTPUT: u64 = 4096;
@@ -77,7 +78,7 @@ where
     I: IntoIterator<Item = S> + Send,
     S: AsRef<OsStr>,
 {
-    run_with(tool, arguments, Stdio::null()).await
+    run_with(tool, arguments, Stdio::null(), None).await
 }
 
 /// Like [`run`], for a program that works on `device`, whose last argument that becomes. The program has the locked
@@ -87,6 +88,35 @@ pub async fn run_on<'a>(
     arguments: impl IntoIterator<Item = &'a str> + Send,
     device: &'a OpenDevice,
 ) -> Result<Output, ToolError> {
+    let handed_on = hand_on(tool, device)?;
+    let arguments = arguments.into_iter().map(OsStr::new).chain([device.path().as_os_str()]);
+    run_with(tool, arguments.collect::<Vec<_>>(), handed_on, None).await
+}
+
+/// Like [`run_on`], for a program that reports how far it is, in one write per report, to the descriptor whose number
+/// follows `flag`. `told` gets each report.
+pub async fn run_on_reporting(
+    tool: Tool,
+    flag: &str,
+    arguments: &[&str],
+    device: &OpenDevice,
+    told: &mut (dyn FnMut(&str) + Send),
+) -> Result<Output, ToolError> {
+    let handed_on = hand_on(tool, device)?;
+    let opened = Reports::open(told).map_err(|source| ToolError::NotRun { tool: tool.name, source });
+    let (mut reports, number) = opened?;
+    let number = number.to_string();
+    let arguments: Vec<&OsStr> = [flag, &number]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .map(OsStr::new)
+        .chain([device.path().as_os_str()])
+        .collect();
+    run_with(tool, arguments, handed_on, Some(&mut reports)).await
+}
+
+/// The locked device as a program's input.
+fn hand_on(tool: Tool, device: &OpenDevice) -> Result<Stdio, ToolError> {
     let not_run = |source| ToolError::NotRun { tool: tool.name, source };
     let handed_on = device.handed_on().map_err(|error| not_run(io::Error::other(error)))?;
     // The program opens the path, which may lead to another disk since the last check that took long.
@@ -95,11 +125,15 @@ pub async fn run_on<'a>(
         let text = format!("{} was exchanged for another disk", device.path().display());
         return Err(not_run(io::Error::other(text)));
     }
-    let arguments = arguments.into_iter().map(OsStr::new).chain([device.path().as_os_str()]);
-    run_with(tool, arguments.collect::<Vec<_>>(), handed_on.into()).await
+    Ok(handed_on.into())
 }
 
-async fn run_with<I, S>(tool: Tool, arguments: I, stdin: Stdio) -> Result<Output, ToolError>
+async fn run_with<I, S>(
+    tool: Tool,
+    arguments: I,
+    stdin: Stdio,
+    reports: Option<&mut Reports<'_>>,
+) -> Result<Output, ToolError>
 where
     I: IntoIterator<Item = S> + Send,
     S: AsRef<OsStr>,
@@ -122,7 +156,20 @@ where
         .current_dir("/")
         // Ctrl-C at a terminal is for the driver, which stops in order; not for a mkfs that it runs.
         .process_group(0);
-    let status = command.spawn().map_err(not_run)?.wait().await.map_err(not_run)?;
+    let mut program = command.spawn().map_err(not_run)?;
+    let status = match reports {
+        Some(reports) => {
+            reports.handed_over();
+            let status = tokio::select! {
+                never = reports.follow() => match never {},
+                status = program.wait() => status,
+            };
+            reports.rest();
+            status
+        }
+        None => program.wait().await,
+    };
+    let status = status.map_err(not_run)?;
     Ok(Output { code: status.code(), words: tail(&mut words).map_err(not_run)? })
 }
 
@@ -169,6 +216,53 @@ mod tests {
             "cat; i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; echo \"$LC_ALL$HOME\"";
         let output = run(SH, ["-c", script]).await.unwrap();
         assert!(output.words.len() as u64 <= MAX_OUTPUT * 2 && output.words.ends_with("line 2999; C"));
+    }
+
+    #[tokio::test]
+    async fn reports_are_told_as_they_come_and_are_no_words() {
+        const BASH: Tool = Tool { name: "bash", package: "bash" };
+        let mut all = Vec::new();
+        let mut told = |report: &str| all.push(report.to_owned());
+        let (mut reports, number) = Reports::open(&mut told).unwrap();
+        let script = format!("for i in {{1..500}}; do echo $i of 500 >&{number}; done; echo words; exit 1");
+        let output = run_with(BASH, ["-c", &script], Stdio::null(), Some(&mut reports)).await.unwrap();
+        assert_eq!(output, Output { code: Some(1), words: "words".to_owned() });
+        drop(reports);
+        assert_eq!(all.len(), 500);
+        assert_eq!((all[0].as_str(), all[499].as_str()), ("1 of 500", "500 of 500"));
+    }
+
+    /// Nobody reads its reports any more; it goes on.
+    #[tokio::test]
+    async fn a_program_outlives_who_reads_its_reports() {
+        const BASH: Tool = Tool { name: "bash", package: "bash" };
+        let directory = tempfile::tempdir().unwrap();
+        let (started, go, done) =
+            (directory.path().join("started"), directory.path().join("go"), directory.path().join("done"));
+        let (as_started, as_go, as_done) = (started.clone(), go.clone(), done.clone());
+        let call = tokio::spawn(async move {
+            let mut told = |_: &str| {};
+            let (mut reports, number) = Reports::open(&mut told).unwrap();
+            let script = format!(
+                "touch {}; until test -e {}; do sleep 0.01; done; for i in {{1..500}}; do echo $i >&{number}; done; touch {}",
+                as_started.display(),
+                as_go.display(),
+                as_done.display()
+            );
+            run_with(BASH, ["-c", &script], Stdio::null(), Some(&mut reports)).await
+        });
+        while !started.exists() {
+            tokio::task::yield_now().await;
+        }
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        fs::write(&go, "").unwrap();
+        let ended = async {
+            while !done.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.expect("it was ended");
     }
 
     #[tokio::test]

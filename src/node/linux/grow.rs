@@ -18,6 +18,7 @@ use super::fsck::{self, CheckError};
 use super::ioctl;
 use super::mount::open_directory;
 use super::probe::{FoundFs, FsKind, GRANULE, probe_fs};
+use crate::progress::Progress;
 
 const RESIZE2FS: Tool = Tool { name: "resize2fs", package: "e2fsprogs" };
 
@@ -45,11 +46,17 @@ pub enum GrowError {
 
 impl Host {
     /// Grows an ext file system that is not mounted, if its device has room. Others cannot grow unmounted.
-    pub async fn grow_unmounted(&self, device: Arc<OpenDevice>, fs: FoundFs) -> Result<(), GrowError> {
+    pub async fn grow_unmounted(
+        &self,
+        device: Arc<OpenDevice>,
+        fs: FoundFs,
+        progress: &Progress,
+    ) -> Result<(), GrowError> {
         if !fs.kind.is_ext() || !fs.can_grow_to(device.size()) {
             return Ok(());
         }
-        fsck::check(fs.kind, &device, true).await?;
+        fsck::check(fs.kind, &device, true, progress).await?;
+        progress.set(format!("growing {} of {}", fs.kind, device.path().display()));
         exec::succeed_on(RESIZE2FS, [], &device).await?;
         self.calls.run(move || prove(&device, device.size(), read_back(&device)?)).await
     }

@@ -16,6 +16,7 @@ use super::Host;
 use super::device::{OpenDevice, UseError};
 use super::fsck::{self, CheckError};
 use super::probe::FsKind;
+use crate::progress::Progress;
 
 /// Why it could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +35,15 @@ pub enum ReplayError {
 impl Host {
     /// Brings the file system into the state in which an unmount leaves it, and its device into that in which nobody
     /// uses it.
-    pub async fn replay(&self, device: &Arc<OpenDevice>, kind: FsKind) -> Result<(), ReplayError> {
+    pub async fn replay(
+        &self,
+        device: &Arc<OpenDevice>,
+        kind: FsKind,
+        progress: &Progress,
+    ) -> Result<(), ReplayError> {
         match kind {
             FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
-                fsck::check(kind, device, false).await?;
+                fsck::check(kind, device, false, progress).await?;
             }
             FsKind::Xfs | FsKind::Btrfs => {
                 let (this, fs) = (Arc::clone(device), kind.to_string());
