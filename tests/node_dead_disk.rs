@@ -9,11 +9,17 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use common::{SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host};
+use common::{SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run};
+use csi_udisk::csi::node::NodeService;
+use csi_udisk::csi::operation::Operations;
+use csi_udisk::csi::proto::v1;
+use csi_udisk::csi::proto::v1::node_server::Node as _;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{Node, Problem, Reason, Severity, StatsError};
+use csi_udisk::node::{IdentityState, Node, Problem, Reason, Severity, StatsError};
 use csi_udisk::volume::FsType;
 use faulty::{Faulty, Mode};
+use tokio::sync::watch;
+use tonic::{Code, Request, Status};
 
 fn on_a_faulty_disk(host: &TestHost, fs: FsType) -> (Faulty, Volume) {
     let (faulty, disk) = Faulty::disk(host, "a", SMALL);
@@ -188,5 +194,177 @@ fn statistics_that_hang_cost_one_thread_whatever_they_are_asked_for() {
         first.await.unwrap().unwrap();
         assert_eq!(stuck(&node), 0);
         volume.stats(&node).await.unwrap();
+    });
+}
+
+/// A check takes longer than kubelet waits. It goes on, its callers are told how far it is, and the one that comes in
+/// time gets its answer.
+#[test]
+fn a_long_check_outlives_its_callers_and_tells_them_how_far_it_is() {
+    if !faulty::is_possible() {
+        return;
+    }
+    on_a_host(false, |host| async move {
+        let (faulty, volume) = on_a_faulty_disk(&host, FsType::Ext4);
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        fs::write(volume.staging.join("file"), "content").unwrap();
+        volume.unstage(&node).await.unwrap();
+        let device = fs::canonicalize(host.path("dev/vdb")).unwrap();
+        run("debugfs", &["-w", "-R", "ssv state 2", device.to_str().unwrap()]);
+
+        faulty.set(Mode::Slow);
+        let service = Service::new(node);
+        let stage = |timeout| service.stage(&volume, timeout);
+        let told = async {
+            loop {
+                let status = stage(Duration::from_millis(100)).await.unwrap_err();
+                assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+                if status.message().contains(" %") {
+                    return status;
+                }
+            }
+        };
+        let status =
+            tokio::time::timeout(Duration::from_secs(60), told).await.expect("it never says how far");
+        assert!(status.message().contains("still running after"), "{status}");
+        assert!(status.message().contains("checking ext4 of"), "{status}");
+        faulty.set(Mode::Good);
+        stage(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(fs::read_to_string(volume.staging.join("file")).unwrap(), "content");
+    });
+}
+
+/// The CSI service, asked as kubelet asks it, but less patiently.
+struct Service(NodeService);
+
+fn timed<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+impl Service {
+    fn new(node: Node) -> Self {
+        let (_, identity) = watch::channel(IdentityState::Missing("a test".into()));
+        Self(NodeService::new(node, Operations::new(), identity, 20))
+    }
+
+    async fn stage(&self, volume: &Volume, timeout: Duration) -> Result<(), Status> {
+        use v1::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+        let capability = v1::VolumeCapability {
+            access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
+            access_type: Some(AccessType::Mount(MountVolume::default())),
+        };
+        let message = v1::NodeStageVolumeRequest {
+            volume_id: volume.id.to_string(),
+            staging_target_path: volume.staging.display().to_string(),
+            volume_capability: Some(capability),
+            publish_context: volume.context.to_map(),
+            ..Default::default()
+        };
+        self.0.node_stage_volume(timed(message, timeout)).await.map(drop)
+    }
+
+    async fn unstage(&self, volume: &Volume, timeout: Duration) -> Result<(), Status> {
+        let message = v1::NodeUnstageVolumeRequest {
+            volume_id: volume.id.to_string(),
+            staging_target_path: volume.staging.display().to_string(),
+        };
+        self.0.node_unstage_volume(timed(message, timeout)).await.map(drop)
+    }
+}
+
+/// A pod can go while its disk hangs. Its disk can be detached when all is written, and not before.
+#[test]
+fn a_volume_whose_disk_hangs_is_unpublished_at_once_and_unstaged_when_it_answers() {
+    if !faulty::is_possible() {
+        return;
+    }
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (faulty, volume) = on_a_faulty_disk(&host, fs);
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            fs::write(volume.target.join("file"), "content").unwrap();
+            faulty.set(Mode::Hang);
+            volume.unpublish(&node).await.unwrap();
+            assert!(!volume.target.exists());
+
+            let service = Service::new(node);
+            for _ in 0..3 {
+                let status = service.unstage(&volume, Duration::from_millis(400)).await.unwrap_err();
+                assert_eq!(status.code(), Code::DeadlineExceeded, "{fs}: {status}");
+                assert!(status.message().contains("unmounting"), "{fs}: {status}");
+            }
+            faulty.set(Mode::Good);
+            service.unstage(&volume, Duration::from_secs(60)).await.unwrap();
+            let image = host.path("a/image");
+            drop(faulty);
+            host.unplug("vdb");
+            let again = host.disk_of(&image);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &again);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            assert_eq!(fs::read_to_string(volume.staging.join("file")).unwrap(), "content", "{fs}");
+            volume.unstage(&node).await.unwrap();
+        });
+    }
+}
+
+/// Nothing of the disk can be read. Its volume is told what is waited for, and another one comes and goes.
+#[test]
+fn a_disk_that_hangs_before_it_is_staged_holds_up_its_own_volume_only() {
+    if !faulty::is_possible() {
+        return;
+    }
+    on_a_host(false, |host| async move {
+        let (faulty, hung) = on_a_faulty_disk(&host, FsType::Ext4);
+        let disk = host.disk("b", SMALL);
+        host.plug("vdc", "UCLOUD_DISK_VDD", &disk);
+        let well = Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", SMALL_GIB);
+        faulty.set(Mode::Hang);
+        let node = host.node();
+        let service = Service::new(node.clone());
+        for _ in 0..3 {
+            let status = service.stage(&hung, Duration::from_millis(400)).await.unwrap_err();
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+            assert!(status.message().contains("dev/vdb"), "{status}");
+        }
+        let status = service.unstage(&hung, Duration::from_millis(400)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+        well.publish(&node, false).await.unwrap();
+        well.unpublish(&node).await.unwrap();
+        // A driver that was started anew looks at all disks for the mark of the one that it lets go.
+        for node in [&node, &host.node()] {
+            well.unstage(node).await.unwrap();
+        }
+        faulty.set(Mode::Good);
+        service.stage(&hung, Duration::from_secs(60)).await.unwrap();
+        service.unstage(&hung, Duration::from_secs(60)).await.unwrap();
+    });
+}
+
+/// Every look at the path answers "transport endpoint is not connected".
+#[test]
+fn a_mount_that_nobody_serves_any_more_is_taken_away() {
+    if !faulty::is_possible() {
+        return;
+    }
+    on_a_host(false, |host| async move {
+        let disk = host.disk("a", SMALL);
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        let mut volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB);
+        volume.target = volume.staging.clone();
+        Faulty::file_system(&host, &disk, &volume.staging).end();
+        assert_eq!(fs::metadata(&volume.staging).unwrap_err().raw_os_error(), Some(nix::libc::ENOTCONN));
+        let node = host.node();
+        assert!(matches!(volume.stats(&node).await, Err(StatsError::Host(_))));
+        let problems = volume.health(&node).await.unwrap();
+        assert!(has(&problems, Severity::Inaccessible, Reason::IoErrors), "{problems:?}");
+        volume.unstage(&node).await.unwrap();
+        assert!(Mounts::read().unwrap().top(&volume.staging).is_none());
+        volume.unpublish(&node).await.unwrap();
+        assert!(!volume.target.exists());
     });
 }

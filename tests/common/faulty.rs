@@ -31,12 +31,14 @@ const SERVER: &str = "a_faulty_disk_does_what_it_is_told";
 const DIRECTORY: &str = "CSI_UDISK_TEST_FAULTY_DISK";
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
 const TURN: Duration = Duration::from_millis(2);
+/// What a read or write of a slow disk takes.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// What a disk does with what it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Good,
-    /// Takes a while for every read.
+    /// Takes a while for everything.
     Slow,
     /// Fails what is written.
     FailWrites,
@@ -138,9 +140,13 @@ impl Drop for Faulty {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the server has nothing else to wait for")]
 fn wait() {
-    sleep(TURN);
+    pause(TURN);
+}
+
+#[allow(clippy::disallowed_methods, reason = "the server has nothing else to wait for")]
+fn pause(time: Duration) {
+    sleep(time);
 }
 
 /// Serves, if this process was started for that.
@@ -199,7 +205,7 @@ impl Server {
             match self.mode() {
                 Mode::Good => return (true, true),
                 Mode::Slow => {
-                    wait();
+                    pause(SLOW);
                     return (true, true);
                 }
                 Mode::FailWrites => return (true, false),
