@@ -52,6 +52,8 @@ pub(super) struct Model {
     pub(super) unlisted: Vec<DiskId>,
     /// A disk of which no read, and no page that holds it, ever answers.
     pub(super) unreadable: Option<DiskId>,
+    /// Reads are throttled for as long as they may wait.
+    pub(super) throttled: bool,
     /// How long a call takes, half of it before its effect.
     pub(super) latency: Duration,
     pub(super) host_limit: usize,
@@ -194,6 +196,17 @@ impl Fake {
         std::mem::take(&mut self.model().calls)
     }
 
+    /// Waits for the turn of a read, as the client does.
+    async fn turn(&self, action: &'static str, deadline: Deadline) -> Result<(), CloudError> {
+        while self.model().throttled {
+            if Instant::now() >= deadline {
+                return Err(error(action, Cause::Throttled, Outcome::NothingHappened));
+            }
+            tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_secs(1))).await;
+        }
+        Ok(())
+    }
+
     async fn call<T>(
         &self,
         action: &'static str,
@@ -295,7 +308,8 @@ impl Model {
 }
 
 impl Cloud for Fake {
-    async fn disk(&self, id: &DiskId, _: Deadline) -> Result<Option<Disk>, CloudError> {
+    async fn disk(&self, id: &DiskId, deadline: Deadline) -> Result<Option<Disk>, CloudError> {
+        self.turn("disk", deadline).await?;
         if self.model().unreadable.as_ref() == Some(id) {
             return std::future::pending().await;
         }
@@ -312,8 +326,9 @@ impl Cloud for Fake {
         filter: &DiskFilter,
         offset: usize,
         limit: usize,
-        _: Deadline,
+        deadline: Deadline,
     ) -> Result<DiskPage, CloudError> {
+        self.turn("disks", deadline).await?;
         self.call("disks", |model| {
             let part = model.list_wobble.as_mut().map_or(1.0, fastrand::Rng::f64);
             let when = Instant::now().checked_sub(model.list_lag.mul_f64(part)).unwrap();

@@ -68,7 +68,8 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) started: Instant,
-    /// From a page of the listing, which may be further behind than reads by id.
+    /// From a page of the listing, which may be further behind than reads by id. A page that failed is told, and what it
+    /// should have shown is read again.
     pub(super) listed: bool,
     pub(super) result: Result<Option<Disk>, CloudError>,
 }

@@ -102,14 +102,18 @@ impl<'a, C: Cloud> View<'a, C> {
         self.phase(format!("reading UDisk {}", self.id));
         self.wait = None;
         let poller = &self.controller.inner.poller;
-        let follow = self.follow.get_or_insert_with(|| poller.follow(self.id));
-        let Some(Reading { started, listed, result }) = follow.next(Which::AtOnce, self.deadline).await
-        else {
-            return Err(self.timed_out());
-        };
-        match result {
-            Ok(disk) => Ok(self.judge(disk, started, listed)),
-            Err(source) => Err(Unresolved::Unreadable { what: self.what.clone(), source }),
+        loop {
+            let follow = self.follow.get_or_insert_with(|| poller.follow(self.id));
+            let Some(Reading { started, listed, result }) = follow.next(Which::AtOnce, self.deadline).await
+            else {
+                return Err(self.timed_out());
+            };
+            match result {
+                Ok(disk) => return Ok(self.judge(disk, started, listed)),
+                // Of a page, which says nothing of the disk.
+                Err(error) if listed => self.hear(error),
+                Err(source) => return Err(Unresolved::Unreadable { what: self.what.clone(), source }),
+            }
         }
     }
 
@@ -134,14 +138,17 @@ impl<'a, C: Cloud> View<'a, C> {
             };
             match result {
                 Ok(disk) => return Ok(self.judge(disk, started, listed)),
-                Err(error) if reading_again_helps(&error) => {
-                    tracing::debug!(disk = %self.id, %error, "a read failed while waiting");
-                    self.trouble = Some(error);
-                    self.say();
-                }
+                Err(error) if listed || reading_again_helps(&error) => self.hear(error),
                 Err(source) => return Err(Unresolved::Unreadable { what: self.what.clone(), source }),
             }
         }
+    }
+
+    /// A read failed, and the next one may not.
+    fn hear(&mut self, error: CloudError) {
+        tracing::debug!(disk = %self.id, %error, "a read failed while waiting");
+        self.trouble = Some(error);
+        self.say();
     }
 
     /// Starts a new wait: the pace of the reads follows the change that was just sent. `meanwhile` is the state that shows

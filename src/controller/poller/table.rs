@@ -26,6 +26,9 @@ const HANGS: Duration = Duration::from_secs(2);
 /// Time for a page; after that, what it should show is read one by one.
 const PAGE_TIME: Duration = Duration::from_secs(10);
 
+/// A read ends this much before whoever waits for it gives up, so that the reason why there is no answer can be told.
+const TELLING: Duration = Duration::from_millis(250);
+
 /// For how long pages are not used after they could not be read, or showed what is past.
 const DISTRUST: Duration = Duration::from_secs(60);
 
@@ -119,6 +122,7 @@ struct Sweep {
     /// Up to where it reads.
     end: usize,
     failed: bool,
+    trouble: Option<CloudError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,10 +305,13 @@ impl Table {
                 deadline = entry.waits.values().map(|wait| wait.deadline).fold(deadline, Deadline::max);
             }
         }
+        let left = deadline.saturating_duration_since(now);
+        let deadline = now + left - TELLING.min(left / 2);
         if sweep {
             self.places.retain(|_, (_, seen)| now <= *seen + MEMORY);
             let (left, end) = (calls.len(), calls.len() * PAGE);
-            self.sweep = Some(Sweep { number, began: now, wanted: wanted.clone(), left, end, failed: false });
+            let (wanted, failed, trouble) = (wanted.clone(), false, None);
+            self.sweep = Some(Sweep { number, began: now, wanted, left, end, failed, trouble });
         }
         let mut orders = Vec::new();
         for call in calls {
@@ -335,6 +342,7 @@ impl Table {
 
     pub(super) fn ended(&mut self, number: u64, brought: Brought, now: Instant) {
         let Some(Flight { call, began, wanted, sweep, .. }) = self.flights.remove(&number) else { return };
+        let mut trouble = None;
         let came = match (call, brought) {
             (Call::Disk(id), brought) => {
                 let result = match brought {
@@ -359,11 +367,13 @@ impl Table {
                     true
                 }
             }
-            // Others would be refused as well.
-            (Call::Page(_), Brought::Page(Err(error))) if error.cause == Cause::Throttled => false,
             (Call::Page(_), Brought::Page(Err(error))) => {
-                tracing::info!(%error, "a page of the listing cannot be read; reading disks one by one");
-                self.distrust_pages(now);
+                // Throttled, others would be refused as well.
+                if error.cause != Cause::Throttled {
+                    tracing::info!(%error, "a page of the listing cannot be read; reading disks one by one");
+                    self.distrust_pages(now);
+                }
+                trouble = Some(error);
                 false
             }
             (Call::Page(_), Brought::Disk(_) | Brought::Nothing) => {
@@ -372,14 +382,22 @@ impl Table {
             }
         };
         if sweep {
-            self.swept(came, now);
+            self.swept(came, trouble, now);
         } else {
-            self.miss(&wanted, number, began, came);
+            self.miss(&wanted, number, began, came, trouble);
         }
     }
 
-    /// Those whose page has come, with or without them. Returns how many it did not show.
-    fn miss(&mut self, wanted: &[DiskId], number: u64, began: Instant, missed: bool) -> usize {
+    /// Those whose page has come, with or without them, or has not come because of `trouble`. Returns how many it did
+    /// not show.
+    fn miss(
+        &mut self,
+        wanted: &[DiskId],
+        number: u64,
+        began: Instant,
+        missed: bool,
+        trouble: Option<CloudError>,
+    ) -> usize {
         let mut count = 0;
         for id in wanted {
             let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.flight == Some(number)) else {
@@ -391,22 +409,26 @@ impl Table {
                 if missed {
                     self.places.remove(id);
                 }
+                if let Some(error) = &trouble {
+                    entry.tell(began, error.clone());
+                }
                 count += 1;
             }
         }
         count
     }
 
-    fn swept(&mut self, came: bool, now: Instant) {
+    fn swept(&mut self, came: bool, trouble: Option<CloudError>, now: Instant) {
         let Some(sweep) = &mut self.sweep else { return };
         sweep.left -= 1;
         sweep.failed |= !came;
+        sweep.trouble = trouble.or(sweep.trouble.take());
         if sweep.left > 0 {
             return;
         }
         let Some(sweep) = self.sweep.take() else { return };
         let whole = !sweep.failed && self.total.is_some_and(|total| total <= sweep.end);
-        let missed = self.miss(&sweep.wanted, sweep.number, sweep.began, whole);
+        let missed = self.miss(&sweep.wanted, sweep.number, sweep.began, whole, sweep.trouble);
         if whole && missed * 2 > sweep.wanted.len() {
             self.fruitless_until = Some(now + FRUITLESS);
         }
@@ -456,6 +478,11 @@ impl Entry {
             self.missed = false;
             self.latest.send_replace(Some(reading));
         }
+    }
+
+    /// Says why a page that should have shown it was not read. It is still to be read.
+    fn tell(&self, started: Instant, error: CloudError) {
+        self.latest.send_replace(Some(Reading { started, listed: true, result: Err(error) }));
     }
 }
 

@@ -212,3 +212,42 @@ async fn a_wait_ends_at_its_own_deadline() {
     assert_eq!(short, (false, seconds(2)));
     assert!(long.is_none() && begun.elapsed() == seconds(30));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_in_a_throttled_account_says_so_with_the_request() {
+    // One is read by its id, many by pages.
+    for (count, action) in [(1, "disk"), (60, "disks")] {
+        for before in [0, 2] {
+            let context = format!("{count} disks, throttled after {before} s");
+            let bench = crowd(60, count).await;
+            let deadline = Instant::now() + seconds(60);
+            let tasks: Vec<_> = (0..count)
+                .map(|n| {
+                    let (bench, progress) = (Arc::clone(&bench), Progress::default());
+                    tokio::spawn(async move {
+                        let node = NodeRef::parse(&format!("uhost-{n}")).unwrap();
+                        let request = AttachRequest { disk: id(&format!("bs-{n:04}")), node };
+                        let text = bench
+                            .controller
+                            .attach(request, deadline, &progress)
+                            .await
+                            .unwrap_err()
+                            .to_string();
+                        (text, Instant::now())
+                    })
+                })
+                .collect();
+            tokio::time::sleep(seconds(before)).await;
+            bench.cloud.model().throttled = true;
+            for task in tasks {
+                let (text, ended) = task.await.unwrap();
+                assert!(
+                    text.contains("failed with RetCode 17000: Throttled [request r-1]"),
+                    "{context}: {text}"
+                );
+                assert!(text.contains(&format!("{action} failed")) || before == 0, "{context}: {text}");
+                assert!(ended <= deadline, "{context}: {:?} late", ended - deadline);
+            }
+        }
+    }
+}
