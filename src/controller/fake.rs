@@ -291,8 +291,11 @@ impl Model {
     }
 
     fn busy(&self, host: &HostId) -> bool {
-        let moving = |disk: &&&Disk| matches!(disk.status, DiskStatus::Attaching | DiskStatus::Detaching);
-        self.one_by_one && self.on_host(host).iter().any(|disk| moving(&disk))
+        let moving = |disk: &Disk| {
+            let grows = self.disks.get(&disk.id).is_some_and(|history| history.coming.is_some());
+            grows || matches!(disk.status, DiskStatus::Attaching | DiskStatus::Detaching)
+        };
+        self.one_by_one && self.on_host(host).into_iter().any(moving)
     }
 
     fn grow(&mut self, id: &DiskId, size: Gib) -> Result<(), Cause> {
@@ -466,6 +469,9 @@ impl Cloud for Fake {
         self.call("resize_attached_disk", |model| {
             if model.now(id)?.host.as_ref() != Some(host) {
                 return Err(Cause::Refused);
+            }
+            if model.busy(host) {
+                return Err(Cause::Busy);
             }
             model.grow(id, size)?;
             Ok(if model.needs_restart { Grown::NeedsRestart } else { Grown::Online })

@@ -352,6 +352,8 @@ mod tests {
             (8010, Cause::HostMustStop),
             (8035, Cause::Busy),
             (8107, Cause::InvalidRequest),
+            (8840, Cause::DetachFailed),
+            (8980, Cause::Busy),
             (8320, Cause::NoStock),
             (17005, Cause::NoStock),
             (17026, Cause::InUse),

@@ -72,15 +72,24 @@ async fn waiting_costs_few_reads_and_little_time() {
 /// Cuts a whole life off at every call, once before the cloud did it and once after, and goes on with a new process.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_dies_at_any_call_is_continued_by_the_next() {
-    let actions = ["disks", "create_disk", "disk", "attach_disk", "detach_disk", "delete_disk"];
+    let actions = [
+        "disks",
+        "create_disk",
+        "disk",
+        "resize_detached_disk",
+        "attach_disk",
+        "resize_attached_disk",
+        "detach_disk",
+        "delete_disk",
+    ];
     for fault in [Fault::Hang, Fault::DoneHang] {
         let mut cuts = 0;
         for action in actions {
-            for passed in 0..9 {
+            for passed in 0..40 {
                 cuts += live_through(action, passed, fault).await;
             }
         }
-        assert!(cuts >= 11, "{cuts} cuts");
+        assert!(cuts >= 30, "{cuts} cuts");
     }
 }
 
@@ -90,7 +99,7 @@ async fn live_through(action: &'static str, passed: usize, fault: Fault) -> usiz
     let mut bench = Bench::new().await;
     bench.cloud.model().work = Duration::from_secs(2);
     bench.cloud.fail_after(action, passed, fault);
-    for step in ["create", "attach", "detach", "delete"] {
+    for step in ["create", "grow", "attach", "grow attached", "detach", "delete"] {
         while tokio::time::timeout(Duration::from_secs(200), bench.step(step)).await.is_err() {
             cuts += 1;
             bench = bench.restarted();
@@ -105,6 +114,14 @@ impl Bench {
     async fn step(&self, step: &str) {
         match step {
             "create" => assert_eq!(self.create("pvc-one").await.unwrap().id, id("bs-new1")),
+            "grow" => {
+                assert_eq!(self.expand_disk("bs-new1", 30, None).await.unwrap().size, Gib::new(30));
+                assert_eq!(self.cloud.truth("bs-new1").unwrap().size, Gib::new(30));
+            }
+            "grow attached" => {
+                assert_eq!(self.expand_disk("bs-new1", 40, None).await.unwrap().size, Gib::new(40));
+                assert_eq!(self.cloud.truth("bs-new1").unwrap().size, Gib::new(40));
+            }
             "attach" => {
                 self.attach("bs-new1", "uhost-a").await.unwrap();
                 assert_eq!(self.cloud.truth("bs-new1").unwrap().status, DiskStatus::InUse);

@@ -5,6 +5,7 @@ mod creating;
 mod detaching;
 mod life;
 mod polling;
+mod queueing;
 mod random;
 mod reading;
 mod sizing;

@@ -9,8 +9,17 @@ fn seconds(seconds: u64) -> Duration {
 
 impl Bench {
     async fn expand(&self, required: u32, limit: Option<u32>) -> Result<Expanded, ExpandError> {
+        self.expand_disk("bs-1", required, limit).await
+    }
+
+    pub(super) async fn expand_disk(
+        &self,
+        disk: &str,
+        required: u32,
+        limit: Option<u32>,
+    ) -> Result<Expanded, ExpandError> {
         let request = ExpandRequest {
-            disk: id("bs-1"),
+            disk: id(disk),
             required_bytes: Gib::new(required).bytes(),
             limit_bytes: limit.map(|limit| Gib::new(limit).bytes()),
         };
@@ -38,6 +47,36 @@ async fn a_disk_grows_in_steps_where_it_is() {
         assert_eq!(bench.expand(21, None).await.unwrap(), expanded(again));
         assert_eq!(bench.cloud.calls(), ["disk"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_of_one_host_grow_one_after_the_other_and_a_detach_goes_before_them() {
+    let bench = Arc::new(Bench::new().await);
+    bench.cloud.model().work = seconds(4);
+    for number in 0..4 {
+        bench.cloud.put_attached(&format!("bs-{number}"), "uhost-a");
+    }
+    let begun = Instant::now();
+    let growing: Vec<_> = (0..3)
+        .map(|number| {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move {
+                let id = format!("bs-{number}");
+                assert_eq!(bench.expand_disk(&id, 20, None).await.unwrap().size, Gib::new(20));
+                assert_eq!(bench.cloud.truth(&id).unwrap().size, Gib::new(20));
+            })
+        })
+        .collect();
+    tokio::time::sleep(seconds(1)).await;
+    bench.detach("bs-3", "uhost-a").await.unwrap();
+    assert!(begun.elapsed() < seconds(10), "after one of the three: {:?}", begun.elapsed());
+    for task in growing {
+        task.await.unwrap();
+    }
+    let calls = bench.cloud.calls();
+    let sends = |action: &str| calls.iter().filter(|call| **call == action).count();
+    assert_eq!(sends("detach_disk"), 1);
+    assert!((3..=4).contains(&sends("resize_attached_disk")), "one at most met a busy host: {calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
