@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 
 use common::{Disk, SMALL, TestHost, Volume, file_systems, on_a_host, refused};
 use csi_udisk::node::StageError;
@@ -42,6 +43,28 @@ fn a_volume_that_lost_its_start_is_named_and_never_formatted() {
             }
         });
     }
+}
+
+/// A file system or a mapping wrote past the memory that the kernel has for the device, which stays while it is open.
+#[test]
+fn what_is_on_the_disk_counts_and_not_what_the_kernel_remembers() {
+    on_a_host(false, |host| async move {
+        let (disk, volume) = plugged(&host, FsType::Ext4);
+        let place = 128 * MIB;
+        let open = fs::File::open(disk.device()).unwrap();
+        let mut remembered = [1; 4096];
+        open.read_exact_at(&mut remembered, place).unwrap();
+        let below = fs::OpenOptions::new().write(true).open(disk.image()).unwrap();
+        below.write_all_at(b"somebody's", place).unwrap();
+        below.sync_all().unwrap();
+        open.read_exact_at(&mut remembered, place).unwrap();
+        assert_eq!(remembered, [0; 4096], "the kernel's memory is not old");
+        let error = refused(&host.node(), &volume, &disk).await;
+        let StageError::NotBlank { reason: NotBlank::Data { offset }, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(*offset, place);
+    });
 }
 
 /// The same bytes on every run.

@@ -9,13 +9,17 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::Node;
-use super::linux::blank::BlankDevice;
+use super::linux::blank::{BlankDevice, ProofError};
 use super::linux::device::OpenDevice;
+use super::linux::exclusive::ExclusiveDevice;
+use super::linux::look::look;
 use super::linux::note::{self, NotedDevice};
 use super::linux::probe::FoundFs;
 use super::linux::remains::{self, ClearError};
+use super::noted;
 use super::observe::Step;
-use super::stage::StageError;
+use super::plan::ContentRefused;
+use super::stage::{StageError, cannot_read};
 use crate::progress::Progress;
 use crate::volume::{BlankSectors, FormatNote};
 
@@ -72,27 +76,44 @@ impl Node {
         let path = device.path().to_owned();
         let device = Arc::clone(device);
         let proof = self.host.calls.run(move || BlankDevice::prove(device, sectors)).await;
-        proof.map_err(|reason| StageError::NotBlank { device: path, reason })
+        proof.map_err(|error| match error {
+            ProofError::NotBlank(reason) => StageError::NotBlank { device: path, reason },
+            ProofError::Use(error) => error.into(),
+        })
     }
 
     async fn note(&self, blank: BlankDevice, note: FormatNote) -> Result<NotedDevice, StageError> {
-        self.host.calls.run(move || Ok(NotedDevice::write(&blank, note)?)).await
+        self.host.calls.run(move || Ok(NotedDevice::write(blank, note)?)).await
     }
 
+    /// Much may have happened while this waited for its turn, and a lock on a node keeps nobody from mounting. So what
+    /// there is is looked at once more, by a claim that does, and must still be what may be removed.
     async fn clear(
         &self,
         device: &Arc<OpenDevice>,
         note: FormatNote,
         sectors: BlankSectors,
     ) -> Result<NotedDevice, StageError> {
-        let (path, noted) = (device.path().to_owned(), note.fs);
         let device = Arc::clone(device);
-        let cleared = self.host.calls.run(move || remains::clear(device, note, sectors)).await;
-        cleared.map_err(|error| match error {
-            ClearError::Foreign(reason) => StageError::NotRemains { device: path, noted, reason },
-            ClearError::NotBlank(reason) => StageError::NotBlank { device: path, reason },
-            ClearError::Use(error) => error.into(),
-            ClearError::Host(error) => error.into(),
-        })
+        let clear = move || {
+            let path = device.path().to_owned();
+            let claim = ExclusiveDevice::open(&device)?;
+            let seen = look(&claim).map_err(|error| cannot_read(&device, error))?;
+            match noted::again(&note.disk, note.fs, false, &seen) {
+                Ok(Some(still)) if still == note => {}
+                Ok(_) => return Err(StageError::Changed { device: path }),
+                Err(reason) => {
+                    let reason = ContentRefused::Noted(reason);
+                    return Err(StageError::Content { device: path, reason });
+                }
+            }
+            let noted = note.fs;
+            remains::clear(device, &claim, note, sectors).map_err(|error| match error {
+                ClearError::Foreign(reason) => StageError::NotRemains { device: path, noted, reason },
+                ClearError::NotBlank(reason) => StageError::NotBlank { device: path, reason },
+                ClearError::Host(error) => error.into(),
+            })
+        };
+        self.host.calls.run(clear).await
     }
 }

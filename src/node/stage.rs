@@ -72,6 +72,11 @@ pub enum StageError {
          wrote to it since", device = .device.display()
     )]
     NotRemains { device: PathBuf, noted: FsType, reason: Foreign },
+    #[error(
+        "what the disk {device} holds was changed by somebody while it waited for its turn to be formatted; it was left as it \
+         is, and the next attempt decides anew", device = .device.display()
+    )]
+    Changed { device: PathBuf },
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(

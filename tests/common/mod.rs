@@ -410,6 +410,10 @@ impl Volume {
     }
 
     pub async fn stage(&self, node: &Node) -> Result<(), StageError> {
+        self.stage_telling(node, &Progress::default()).await
+    }
+
+    pub async fn stage_telling(&self, node: &Node, progress: &Progress) -> Result<(), StageError> {
         let request = csi_udisk::node::StageRequest {
             volume: self.id.clone(),
             staging_path: self.staging.clone(),
@@ -417,7 +421,7 @@ impl Volume {
             context: self.context.clone(),
             volume_context: self.volume_context.clone(),
         };
-        node.stage(request, &Progress::default()).await
+        node.stage(request, progress).await
     }
 
     pub async fn unstage(&self, node: &Node) -> Result<(), csi_udisk::node::UnstageError> {

@@ -8,7 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::backup;
-use super::device::OpenDevice;
+use super::device::{OpenDevice, UseError};
+use super::exclusive::ExclusiveDevice;
 use super::noise::is_noise;
 use super::note;
 use super::probe::ReadAt;
@@ -26,7 +27,10 @@ pub enum NotBlank {
          disk, or a copy made outside Kubernetes"
     )]
     Note { disk: String, fs: FsType, offset: u64 },
-    #[error("it holds a damaged note of this driver that a disk was being formatted, at byte {offset}")]
+    #[error(
+        "it holds a damaged note of this driver that a disk was being formatted, or one of a later version, in 512 bytes at byte \
+         {offset}"
+    )]
     DamagedNote { offset: u64 },
     #[error(
         "it holds data at byte {offset}, which is not the noise of an encrypted disk that was never written"
@@ -36,19 +40,30 @@ pub enum NotBlank {
     Unreadable { offset: u64, source: io::Error },
 }
 
-/// A device that was proven blank. Only the proof makes one, and only one of these can be formatted.
+/// Why there is no proof that a disk is blank.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    #[error(transparent)]
+    NotBlank(#[from] NotBlank),
+    #[error(transparent)]
+    Use(#[from] UseError),
+}
+
+/// A device that was proven blank, and that nobody else can mount. Only the proof makes one, and only one of these can be
+/// formatted.
 #[derive(Debug)]
-pub struct BlankDevice(Arc<OpenDevice>);
+pub struct BlankDevice {
+    pub(super) device: Arc<OpenDevice>,
+    pub(super) claim: ExclusiveDevice,
+}
 
 impl BlankDevice {
-    /// Reads all regions of the device. Blocking.
-    pub fn prove(device: Arc<OpenDevice>, sectors: BlankSectors) -> Result<Self, NotBlank> {
-        prove(device.as_ref(), sectors)?;
-        Ok(Self(device))
-    }
-
-    pub fn device(&self) -> &Arc<OpenDevice> {
-        &self.0
+    /// Reads all regions of the disk itself. What the kernel has in memory of the device may be older: file systems, and
+    /// mappings made of it, write past that memory, which stays as long as anybody has the device open. Blocking.
+    pub fn prove(device: Arc<OpenDevice>, sectors: BlankSectors) -> Result<Self, ProofError> {
+        let claim = ExclusiveDevice::open(&device)?;
+        prove(&claim, sectors)?;
+        Ok(Self { device, claim })
     }
 }
 

@@ -1,4 +1,5 @@
-//! A device that nobody else can mount or write a file system to, for the few writes that this driver makes itself.
+//! A device that nobody else can mount or write a file system to, for the few writes that this driver makes itself, and
+//! for the proofs that allow them.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,7 +22,7 @@ const ALIGNMENT: usize = 4096;
 /// Reads and writes past the page cache: xfs does too, so a cached page of it can be old, and writing one sector of such a
 /// page would write the old ones beside it. And what goes to the disk in one piece cannot be cut in two by a signal.
 #[derive(Debug)]
-pub(super) struct ExclusiveDevice {
+pub struct ExclusiveDevice {
     file: File,
     path: PathBuf,
     size: u64,
@@ -31,7 +32,7 @@ pub(super) struct ExclusiveDevice {
 
 impl ExclusiveDevice {
     /// Opens a proven device, if nothing on this host uses it.
-    pub(super) fn open(device: &OpenDevice) -> Result<Self, UseError> {
+    pub fn open(device: &OpenDevice) -> Result<Self, UseError> {
         let path = device.path().to_owned();
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(O_EXCL | O_DIRECT | O_CLOEXEC);

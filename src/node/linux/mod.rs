@@ -13,7 +13,7 @@ mod detached;
 pub mod device;
 pub mod device_number;
 pub mod error;
-mod exclusive;
+pub mod exclusive;
 pub mod exec;
 pub mod format;
 pub mod fsck;

@@ -5,44 +5,99 @@
 
 use std::io;
 
+use super::backup::Superblock;
 use super::probe::{BTRFS, EXT, FoundFs, FsKind, ReadAt, be32, be64, le16, le32, le64, read};
 
 /// `true` only where each first trace of a mount is known to be missing.
 pub(super) fn never_mounted(disk: &dyn ReadAt, found: &FoundFs) -> io::Result<bool> {
     match found.kind {
-        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => Ok(ext_never_mounted(&read(disk, EXT as u64, 1024)?)),
-        FsKind::Xfs => xfs_never_mounted(disk),
-        FsKind::Btrfs => Ok(btrfs_never_mounted(&read(disk, BTRFS as u64, 4096)?)),
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
+            shows_no_mount(disk, Superblock::Ext(&read(disk, EXT as u64, 1024)?))
+        }
+        FsKind::Xfs => shows_no_mount(disk, Superblock::Xfs(&read(disk, 0, 512)?)),
+        FsKind::Btrfs => shows_no_mount(disk, Superblock::Btrfs(&read(disk, BTRFS as u64, 4096)?)),
+    }
+}
+
+/// The same of a file system that has only a copy of its superblock left. A mount of ext and xfs does not write those;
+/// but they tell where the journal is.
+pub(super) fn shows_no_mount(disk: &dyn ReadAt, superblock: Superblock<'_>) -> io::Result<bool> {
+    match superblock {
+        Superblock::Ext(bytes) => Ok(ext_never_mounted(bytes) && !ext_journal_was_used(disk, bytes)?),
+        Superblock::Xfs(bytes) => xfs_never_mounted(disk, bytes),
+        Superblock::Btrfs(bytes) => Ok(btrfs_never_mounted(bytes)),
     }
 }
 
 /// A writable mount counts itself and notes its time, and waits until that is on the disk. e2fsck sets the count back,
 /// but not the time; so both are looked at, and where it was mounted.
-pub(super) fn ext_never_mounted(superblock: &[u8]) -> bool {
+fn ext_never_mounted(superblock: &[u8]) -> bool {
     let last_mounted = superblock.get(0x88..0xc8).unwrap_or(&[1]);
     le32(superblock, 0x2c) == 0 && le16(superblock, 0x34) == 0 && last_mounted.iter().all(|byte| *byte == 0)
 }
 
-/// The first superblock that a kernel writes flags large nodes, which mkfs leaves to it; one with files that were synced
-/// before that has a log; and each that is committed later says how far the UUID tree is.
+/// mkfs starts the journal at its first transaction, and each mount that changes anything goes on from there.
+fn ext_journal_was_used(disk: &dyn ReadAt, superblock: &[u8]) -> io::Result<bool> {
+    const MAGIC: u32 = 0xc03b_3998;
+    const FIRST: u32 = 1;
+    let block_size = 1024u64.checked_shl(le32(superblock, 0x18)).unwrap_or(0);
+    let Some(block) = ext_journal_block(disk, superblock, block_size)? else {
+        return Ok(false);
+    };
+    let start = read(disk, block.saturating_mul(block_size), 1024)?;
+    let (sequence, tail) = (be32(&start, 0x18), be32(&start, 0x1c));
+    Ok(be32(&start, 0) == MAGIC && (sequence, tail) != (FIRST, 0))
+}
+
+/// Where the journal begins, by the copy of its inode's map that each superblock has. `None`: it has no journal, or one
+/// that was not written out.
+fn ext_journal_block(disk: &dyn ReadAt, superblock: &[u8], block_size: u64) -> io::Result<Option<u64>> {
+    const HAS_COPY: u8 = 1;
+    const EXTENTS: u16 = 0xf30a;
+    const DEEPEST: u16 = 5;
+    let map = superblock.get(0x10c..0x148).unwrap_or_default();
+    if superblock.get(0xfd) != Some(&HAS_COPY) {
+        return Ok(None);
+    }
+    if le16(map, 0) != EXTENTS {
+        let first = u64::from(le32(map, 0));
+        return Ok((first != 0).then_some(first));
+    }
+    let mut node = map.to_vec();
+    for _ in 0..=DEEPEST {
+        let (entries, depth) = (le16(&node, 2), le16(&node, 6));
+        if le16(&node, 0) != EXTENTS || entries == 0 {
+            return Ok(None);
+        }
+        let wide = |low: usize, high: usize| u64::from(le16(&node, high)) << 32 | u64::from(le32(&node, low));
+        if depth == 0 {
+            return Ok(Some(wide(20, 18)));
+        }
+        node = read(disk, wide(16, 20).saturating_mul(block_size), 1024)?;
+    }
+    Ok(None)
+}
+
+/// The first superblock that a kernel writes flags nodes larger than its pages, which mkfs leaves to it; one with files
+/// that were synced before that has a log; and each that is committed later says how far the UUID tree is.
 fn btrfs_never_mounted(superblock: &[u8]) -> bool {
     const BIG_METADATA: u64 = 0x20;
     let (log_root, incompatible, uuid_tree) =
-        (le64(superblock, 0x60), le64(superblock, 0xbc), le64(superblock, 0x23b));
+        (le64(superblock, 0x60), le64(superblock, 0xbc), le64(superblock, 0x233));
     log_root == 0 && incompatible & BIG_METADATA == 0 && uuid_tree == 0
 }
 
 /// Nothing reaches an xfs but through its log, and a mount writes there first. mkfs leaves one record, at its start and of
-/// its first cycle, and after it none.
-fn xfs_never_mounted(disk: &dyn ReadAt) -> io::Result<bool> {
+/// its first cycle, and after it none. A log that somebody emptied by force leaves the superblock with its last place.
+fn xfs_never_mounted(disk: &dyn ReadAt, superblock: &[u8]) -> io::Result<bool> {
     /// More than any record has, so the log of a mounted one shows a record in it wherever its head is.
     const READ: u64 = 1 << 20;
     const RECORD: u32 = 0xfeed_babe;
-    let superblock = read(disk, 0, 512)?;
     let (block_size, group_blocks, log_blocks) =
-        (u64::from(be32(&superblock, 4)), u64::from(be32(&superblock, 84)), u64::from(be32(&superblock, 96)));
-    let (start, shift) = (be64(&superblock, 48), u32::from(superblock[124]));
-    let Some(group) = start.checked_shr(shift).filter(|_| start != 0) else {
+        (u64::from(be32(superblock, 4)), u64::from(be32(superblock, 84)), u64::from(be32(superblock, 96)));
+    let (start, place) = (be64(superblock, 48), be64(superblock, 240));
+    let shift = superblock.get(124).map_or(64, |shift| u32::from(*shift));
+    let Some(group) = start.checked_shr(shift).filter(|_| start != 0 && place == 0) else {
         return Ok(false);
     };
     let block = group.saturating_mul(group_blocks).saturating_add(start - (group << shift));
@@ -84,11 +139,42 @@ mod tests {
         }
     }
 
+    /// Both ways of mapping a journal, and a tree of two levels.
+    #[test]
+    fn a_journal_that_was_gone_on_with_is_a_trace_of_an_ext_mount() {
+        let superblock = |map: &[u8]| {
+            TestDisk::blank(1 << 30).with(1024 + 0x18, &[2]).with(1024 + 0xfd, &[1]).with(1024 + 0x10c, map)
+        };
+        let node = |depth: u8, child: [u8; 12]| {
+            [&[0x0a, 0xf3, 1, 0, 4, 0, depth, 0, 0, 0, 0, 0][..], &child].concat()
+        };
+        let leaf = node(0, [0, 0, 0, 0, 8, 0, 1, 0, 7, 0, 0, 0]);
+        let tree = node(1, [0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        let far = (1 << 44) + 7 * 4096;
+        for (disk, place) in [
+            (superblock(&[7, 0, 0, 0, 8]), 7 * 4096),
+            (TestDisk { size: 1 << 50, ..superblock(&leaf) }, far),
+            (TestDisk { size: 1 << 50, ..superblock(&tree) }.with(9 * 4096, &leaf), far),
+        ] {
+            let journal = |sequence: u8, start: u8| {
+                let bytes = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
+                disk.clone().with(place, &bytes).with(place + 0x1b, &[sequence]).with(place + 0x1f, &[start])
+            };
+            assert!(asked(FsKind::Ext4, &disk) && asked(FsKind::Ext4, &journal(1, 0)));
+            assert!(!asked(FsKind::Ext4, &journal(2, 0)) && !asked(FsKind::Ext4, &journal(1, 1)));
+            assert!(asked(FsKind::Ext4, &journal(2, 0).with(1024 + 0xfd, &[0])));
+        }
+        // What leads nowhere is no journal.
+        assert!(asked(FsKind::Ext4, &superblock(&tree)));
+        assert!(asked(FsKind::Ext4, &superblock(&tree).with(9 * 4096, &tree)));
+        assert!(asked(FsKind::Ext4, &superblock(&[0xff; 60])));
+    }
+
     #[test]
     fn each_trace_of_a_btrfs_mount_is_enough() {
         let fresh = TestDisk::blank(1 << 30);
         assert!(asked(FsKind::Btrfs, &fresh));
-        for (place, byte) in [(0x60, 1), (0x67, 1), (0xbc, 0x20), (0x23b, 1), (0x242, 1)] {
+        for (place, byte) in [(0x60, 1), (0x67, 1), (0xbc, 0x20), (0x233, 1), (0x23a, 1)] {
             assert!(!asked(FsKind::Btrfs, &fresh.clone().with(65536 + place, &[byte])), "{place}");
         }
     }
@@ -115,6 +201,7 @@ mod tests {
             assert!(!asked(FsKind::Xfs, &record(&fresh, later, 1)), "{later}");
             assert!(!asked(FsKind::Xfs, &record(&superblock, later, 0)), "{later}");
         }
+        assert!(!asked(FsKind::Xfs, &fresh.clone().with(240, &[0, 0, 0, 1])));
         // A log elsewhere, or nowhere, is not known to be empty.
         assert!(!asked(FsKind::Xfs, &fresh.clone().with(48, &[0; 8])));
         assert!(!asked(FsKind::Xfs, &fresh.clone().with(96, &[0; 4])));

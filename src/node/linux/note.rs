@@ -46,9 +46,10 @@ pub struct NotedDevice {
 
 impl NotedDevice {
     /// Puts a note on a blank device. Blocking.
-    pub fn write(blank: &BlankDevice, note: FormatNote) -> Result<Self, UseError> {
-        put(blank.device(), &note.encode())?;
-        Ok(Self { device: Arc::clone(blank.device()), note })
+    pub fn write(blank: BlankDevice, note: FormatNote) -> Result<Self, UseError> {
+        let BlankDevice { device, claim } = blank;
+        put(&claim, &note.encode())?;
+        Ok(Self { device, note })
     }
 
     /// For the removal of what an earlier mkfs left, which proves that nothing but the note is there.
@@ -69,16 +70,16 @@ impl NotedDevice {
 ///
 /// That it is there, byte for byte, proves that what is wiped is nobody's. Where it is not, nothing is written.
 pub fn wipe(device: &OpenDevice, note: &FormatNote) -> Result<(), UseError> {
-    if read(device).doing("read", device.path())? == FoundNote::Note(note.clone()) {
-        put(device, &[0; FormatNote::LENGTH])?;
+    let claim = ExclusiveDevice::open(device)?;
+    if read(&claim).doing("read", device.path())? == FoundNote::Note(note.clone()) {
+        put(&claim, &[0; FormatNote::LENGTH])?;
     }
     Ok(())
 }
 
-fn put(device: &OpenDevice, sector: &[u8; FormatNote::LENGTH]) -> Result<(), UseError> {
-    let device = ExclusiveDevice::open(device)?;
-    device.write(PLACE, sector)?;
-    device.sync()?;
+fn put(claim: &ExclusiveDevice, sector: &[u8; FormatNote::LENGTH]) -> Result<(), UseError> {
+    claim.write(PLACE, sector)?;
+    claim.sync()?;
     Ok(())
 }
 

@@ -6,12 +6,12 @@
 use std::io;
 use std::sync::Arc;
 
-use super::backup::{Superblock, regions, superblocks};
+use super::backup::{regions, superblocks};
 use super::blank::{NotBlank, prove, read_all};
-use super::device::{OpenDevice, UseError};
+use super::device::OpenDevice;
 use super::error::HostError;
 use super::exclusive::ExclusiveDevice;
-use super::mounted::ext_never_mounted;
+use super::mounted::shows_no_mount;
 use super::noise::is_even;
 use super::note::{NotedDevice, PLACE, Unnoted};
 use super::probe::ReadAt;
@@ -22,7 +22,7 @@ use crate::volume::{BlankSectors, FormatNote};
 pub enum Foreign {
     #[error("it holds {name} near byte {offset} that is not of the file system that was being made")]
     Copy { name: &'static str, offset: u64 },
-    #[error("it holds {name} near byte {offset} that was mounted")]
+    #[error("it holds {name} near byte {offset}, whose file system was mounted")]
     Mounted { name: &'static str, offset: u64 },
     #[error("it holds text at byte {offset}")]
     Text { offset: u64 },
@@ -40,29 +40,28 @@ pub enum ClearError {
     #[error(transparent)]
     NotBlank(NotBlank),
     #[error(transparent)]
-    Use(#[from] UseError),
-    #[error(transparent)]
     Host(#[from] HostError),
 }
 
 /// Proves that nothing but remains is there, zeroes all that the proof of a blank disk reads, and gives that proof. The
-/// note stays through all of it, so this can be cut off and done again. Blocking.
+/// note, which the caller saw through this very claim, stays through all of it, so this can be cut off and done again.
+/// Blocking.
 pub fn clear(
     device: Arc<OpenDevice>,
+    claim: &ExclusiveDevice,
     note: FormatNote,
     sectors: BlankSectors,
 ) -> Result<NotedDevice, ClearError> {
-    only_remains(device.as_ref(), &note, sectors)?;
-    let exclusive = ExclusiveDevice::open(&device)?;
-    for (start, end) in regions(device.size()) {
+    only_remains(claim, &note, sectors)?;
+    for (start, end) in regions(claim.size()) {
         for (start, end) in beside_the_note(start, end) {
             // A region has 4 MiB at most.
             let zeros = vec![0; usize::try_from(end - start).unwrap_or_default()];
-            exclusive.write(start, &zeros)?;
+            claim.write(start, &zeros)?;
         }
     }
-    exclusive.sync()?;
-    let rest = Unnoted { disk: device.as_ref(), note: &note };
+    claim.sync()?;
+    let rest = Unnoted { disk: claim, note: &note };
     prove(&rest, BlankSectors::Zero).map_err(ClearError::NotBlank)?;
     Ok(NotedDevice::cleared(device, note))
 }
@@ -81,13 +80,22 @@ fn only_remains(disk: &dyn ReadAt, note: &FormatNote, sectors: BlankSectors) -> 
     let unreadable = |offset, source| Foreign::Unreadable { offset, source };
     read_all(&rest, unreadable, |bytes, start| {
         let offsets = (start..).step_by(BLOCK);
-        bytes.chunks(BLOCK).zip(offsets).try_for_each(|(block, offset)| judge(block, offset, note, sectors))
+        bytes
+            .chunks(BLOCK)
+            .zip(offsets)
+            .try_for_each(|(block, offset)| judge(&rest, block, offset, note, sectors))
     })
 }
 
 /// Tables, bitmaps and trees are sparse or regular. What is neither is not mkfs's, nor is another superblock. Other
 /// bytes pass: the work of a mkfs that was cut off has no mark that every piece of it would carry.
-fn judge(block: &[u8], offset: u64, note: &FormatNote, sectors: BlankSectors) -> Result<(), Foreign> {
+fn judge(
+    disk: &dyn ReadAt,
+    block: &[u8],
+    offset: u64,
+    note: &FormatNote,
+    sectors: BlankSectors,
+) -> Result<(), Foreign> {
     if block.iter().all(|byte| *byte == 0) {
         return Ok(());
     }
@@ -96,7 +104,7 @@ fn judge(block: &[u8], offset: u64, note: &FormatNote, sectors: BlankSectors) ->
         if found.uuid() != note.uuid() || !found.is_of(note.fs) {
             return Err(Foreign::Copy { name, offset });
         }
-        if matches!(found, Superblock::Ext(bytes) if !ext_never_mounted(bytes)) {
+        if !shows_no_mount(disk, found).map_err(|source| Foreign::Unreadable { offset, source })? {
             return Err(Foreign::Mounted { name, offset });
         }
     }

@@ -1,7 +1,9 @@
 //! The note of a format: where it is, what it licenses, and what it does not.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod mounted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -210,42 +212,6 @@ fn remains_are_made_again_where_blank_sectors_read_as_noise() {
 
             volume.volume_context.blank = BlankSectors::Noise;
             is_made_again(&host, &disk, &volume, fs).await;
-        });
-    }
-}
-
-/// Whoever mounted it, with a driver that knows no notes or by hand: what was written then is kept.
-#[test]
-fn a_mounted_file_system_beneath_its_note_loses_only_the_note() {
-    for fs in file_systems() {
-        on_a_host(false, |host| async move {
-            let (disk, volume) = plugged(&host, fs, SMALL);
-            let node = host.node();
-            volume.stage(&node).await.unwrap();
-            fs::write(volume.staging.join("file"), "content").unwrap();
-            fs::File::open(volume.staging.join("file")).unwrap().sync_all().unwrap();
-            let crashed = host.path("images/crashed");
-            disk.copy_to(&crashed);
-            volume.unstage(&node).await.unwrap();
-            put(&disk, &note_of(&volume, fs));
-            staged_holds(&node, &volume, "file").await;
-            assert!(!has_note(&disk), "{fs}");
-            host.unplug("vdb");
-
-            // The host died while it was mounted.
-            let crashed = host.disk_of(&crashed);
-            host.plug("vdb", "UCLOUD_DISK_VDC", &crashed);
-            put(&crashed, &note_of(&volume, fs));
-            staged_holds(&node, &volume, "file").await;
-            assert!(!has_note(&crashed), "{fs}");
-
-            // And when it loses its start later, nothing allows to make it again.
-            crashed.write(0, &vec![0; 1 << 20]);
-            let error = refused(&node, &volume, &crashed).await;
-            assert!(
-                matches!(error, StageError::NotBlank { reason: NotBlank::Backup { .. }, .. }),
-                "{fs}: {error}"
-            );
         });
     }
 }
