@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
+use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
 use crate::progress::Progress;
 use crate::volume::{DiskId, DiskName, FsType, Parameters, Quoted, SizeRequest, TopologyRequirement, Zone};
 
@@ -22,6 +22,9 @@ use super::{CallError, Controller, PlacementError, Unresolved, Volume, pages};
 /// How many hosts are asked for their RDMA cluster when the request offers many: enough to pass by a few that
 /// just left, too few to read a whole cluster.
 const MAX_HOSTS: usize = 4;
+
+/// How often a host is followed that moves between the look at it and the create.
+const MAX_MOVES: usize = 2;
 
 /// When a create got no answer, the name is looked up after these pauses before the caller is told to come again.
 /// Most replies are lost on the way, and then the first look finds the disk.
@@ -213,8 +216,26 @@ impl<C: Cloud> Create<'_, C> {
     }
 
     async fn make(&self) -> Result<Volume, CreateError> {
+        let mut place = self.place().await?;
+        for _ in 0..MAX_MOVES {
+            match self.send(place.clone()).await {
+                // UCloud moves hosts between RDMA clusters at will, perhaps since the host was read.
+                Err(CreateError::Call(error)) if place.1.is_some() && may_be_elsewhere(&error.source) => {
+                    let now = self.place().await?;
+                    if now == place {
+                        return Err(error.into());
+                    }
+                    tracing::info!(name = %self.name, ?place, ?now, "the host moved to another RDMA cluster");
+                    place = now;
+                }
+                answer => return answer,
+            }
+        }
+        self.send(place).await
+    }
+
+    async fn send(&self, (zone, rdma_cluster): (Zone, Option<String>)) -> Result<Volume, CreateError> {
         let inner = &self.controller.inner;
-        let (zone, rdma_cluster) = self.place().await?;
         let parameters = &self.request.parameters;
         let new = NewDisk {
             zone,
@@ -407,6 +428,11 @@ impl<C: Cloud> Create<'_, C> {
     fn view<'v>(&'v self, id: &'v DiskId) -> View<'v, C> {
         View::new(self.controller, id, self.what.clone(), self.deadline, self.progress)
     }
+}
+
+/// Whether an RDMA cluster that the host is in no longer could be why.
+fn may_be_elsewhere(error: &CloudError) -> bool {
+    matches!(error.cause, Cause::InvalidRequest | Cause::NoStock | Cause::NotFound | Cause::Refused)
 }
 
 /// The order in which disks of one name are preferred: what failed last, then the older, then by id, so that every

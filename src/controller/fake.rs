@@ -67,6 +67,8 @@ pub(super) struct Model {
     pub(super) ends_failed: bool,
     pub(super) nameless_devices: bool,
     pub(super) hosts: Vec<Host>,
+    /// The next create is refused, because all hosts have just moved to this RDMA cluster.
+    pub(super) moves_to: Option<String>,
     disks: BTreeMap<DiskId, History>,
 }
 
@@ -353,6 +355,10 @@ impl Cloud for Fake {
 
     async fn create_disk(&self, new: &NewDisk, _: Deadline) -> Result<DiskId, CloudError> {
         self.call("create_disk", |model| {
+            if let Some(cluster) = model.moves_to.take() {
+                model.hosts.iter_mut().for_each(|host| host.rdma_cluster = Some(cluster.clone()));
+                return Err(Cause::InvalidRequest);
+            }
             model.created.push(new.clone());
             let number = u32::try_from(model.created.len()).unwrap();
             let mut made = disk(&format!("bs-new{number}"), DiskStatus::Initializing);

@@ -241,6 +241,24 @@ async fn a_disk_that_fails_is_removed_if_it_is_ours_and_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_moved_before_the_create_is_read_again() {
+    let bench = Bench::new().await;
+    bench.cloud.model().hosts[0].rdma_cluster = Some(String::from("r1"));
+    bench.cloud.model().moves_to = Some(String::from("r2"));
+    let segment = Segment { zone: Some(zone()), host: Some(host_id("uhost-a")), ..Segment::default() };
+    with_segment(&bench, DiskType::Rssd, segment.clone()).await.unwrap();
+    assert_eq!(bench.cloud.model().created[0].rdma_cluster.as_deref(), Some("r2"));
+
+    // Where it did not move, the refusal stands.
+    let bench = Bench::new().await;
+    bench.cloud.model().hosts[0].rdma_cluster = Some(String::from("r1"));
+    bench.cloud.fail("create_disk", &[Fault::Refused(Cause::InvalidRequest)]);
+    let error = with_segment(&bench, DiskType::Rssd, segment).await.unwrap_err();
+    assert!(matches!(error, CreateError::Call(_)), "{error}");
+    assert_eq!(bench.cloud.model().created.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_leaves_nothing_behind() {
     for (cause, verdict) in [
         (Cause::NoStock, Verdict::Exhausted),
