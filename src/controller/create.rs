@@ -357,7 +357,10 @@ impl<C: Cloud> Create<'_, C> {
                     DiskStatus::Available
                     | DiskStatus::Attaching
                     | DiskStatus::InUse
-                    | DiskStatus::Detaching => return Ok(Volume::from(disk)),
+                    | DiskStatus::Detaching => {
+                        self.controller.inner.names.handed_out(self.name.as_str());
+                        return Ok(Volume::from(disk));
+                    }
                     DiskStatus::Failed | DiskStatus::RestoreFailed => return Err(self.failed(disk).await),
                     DiskStatus::Initializing
                     | DiskStatus::Cloning
@@ -369,12 +372,12 @@ impl<C: Cloud> Create<'_, C> {
         }
     }
 
-    /// Removes a failed disk if this process made it; somebody may want to look at any other.
+    /// Removes a failed disk if this process made it and nobody has it; somebody may want to look at any other.
     async fn failed(&self, disk: &Disk) -> CreateError {
         let inner = &self.controller.inner;
         let mut removed = false;
         let mut source = None;
-        if disk.status == DiskStatus::Failed && inner.names.made_here(self.name.as_str(), &disk.id) {
+        if disk.status == DiskStatus::Failed && inner.names.is_ours_alone(self.name.as_str(), &disk.id) {
             match inner.cloud.delete_disk(&disk.zone, &disk.id, self.deadline).await {
                 Ok(()) => {
                     inner.recent.note(&disk.id, Change::Deleted);
@@ -450,7 +453,7 @@ impl std::fmt::Display for FailedText<'_> {
         match (removed, source) {
             (true, _) => write!(f, "it was removed and will be made again"),
             (false, Some(error)) => write!(f, "removing it failed, which will be tried again: {error}"),
-            (false, None) => write!(f, "this process did not make it, so delete it in the console"),
+            (false, None) => write!(f, "it may hold data, so look at it and delete it in the console"),
         }
     }
 }

@@ -29,7 +29,7 @@ enum Memory {
     /// A create was sent at this time, and whether it made a disk is not known.
     Sent { at: Instant },
     /// The cloud gave this id to the name.
-    Made { id: DiskId, at: Instant },
+    Made { id: DiskId, at: Instant, handed_out: bool },
 }
 
 /// What is known of a name that a listing does not show.
@@ -65,7 +65,8 @@ impl Names {
     }
 
     pub(super) fn made(&self, name: &str, id: &DiskId) {
-        self.lock().insert(name.to_owned(), Memory::Made { id: id.clone(), at: Instant::now() });
+        let made = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: false };
+        self.lock().insert(name.to_owned(), made);
     }
 
     /// Forgets the name: the create certainly made nothing, or what it made is gone.
@@ -89,9 +90,19 @@ impl Names {
         });
     }
 
-    /// Whether this process got the id as the answer to a create of the name.
-    pub(super) fn made_here(&self, name: &str, id: &DiskId) -> bool {
-        matches!(self.lock().get(name), Some(Memory::Made { id: made, .. }) if made == id)
+    /// Notes that a caller has the disk and may keep data on it.
+    pub(super) fn handed_out(&self, name: &str) {
+        if let Some(Memory::Made { handed_out, .. }) = self.lock().get_mut(name) {
+            *handed_out = true;
+        }
+    }
+
+    /// Whether this process got the id as the answer to a create of the name and gave it to nobody.
+    pub(super) fn is_ours_alone(&self, name: &str, id: &DiskId) -> bool {
+        matches!(
+            self.lock().get(name),
+            Some(Memory::Made { id: made, handed_out: false, .. }) if made == id
+        )
     }
 
     /// What to make of a complete listing without the name that was started at `looked`.
@@ -150,10 +161,12 @@ mod tests {
 
         names.made("pvc-1", &id("bs-1"));
         names.seen("pvc-1");
-        assert!(names.made_here("pvc-1", &id("bs-1")));
+        assert!(names.is_ours_alone("pvc-1", &id("bs-1")));
         assert_eq!(names.known("pvc-1", Instant::now()), Known::Made(id("bs-1")));
         names.deleted(&id("bs-2"), None);
-        assert!(names.made_here("pvc-1", &id("bs-1")));
+        assert!(names.is_ours_alone("pvc-1", &id("bs-1")));
+        names.handed_out("pvc-1");
+        assert!(!names.is_ours_alone("pvc-1", &id("bs-1")));
         names.deleted(&id("bs-1"), None);
         assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
 

@@ -241,6 +241,18 @@ async fn a_disk_that_fails_is_removed_if_it_is_ours_and_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_somebody_has_is_never_removed() {
+    let bench = Bench::new().await;
+    let disk = bench.create("pvc-one").await.unwrap().id;
+    let mut failed = bench.cloud.truth(disk.as_str()).unwrap();
+    failed.status = DiskStatus::Failed;
+    bench.cloud.put(failed);
+    let error = bench.create("pvc-one").await.unwrap_err();
+    assert!(matches!(error, CreateError::Failed { removed: false, .. }), "{error}");
+    assert_eq!(bench.cloud.disks_named("pvc-one"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_moved_before_the_create_is_read_again() {
     let bench = Bench::new().await;
     bench.cloud.model().hosts[0].rdma_cluster = Some(String::from("r1"));
