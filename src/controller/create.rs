@@ -63,7 +63,9 @@ pub enum CreateError {
     #[error("{}", FailedText(.name, .disk, .status, *.removed, .source))]
     Failed { name: DiskName, disk: DiskId, status: String, removed: bool, source: Option<CloudError> },
     /// The disk was deleted while it was waited for.
-    #[error("UDisk {disk} ({name}) was deleted by somebody while it was being made; it will be made again")]
+    #[error(
+        "UDisk {disk} ({name}) was deleted by somebody while it was being made; the next call makes another"
+    )]
     Vanished { name: DiskName, disk: DiskId },
     /// Handed out, it would give two claims one disk.
     #[error(
@@ -89,7 +91,8 @@ impl<C: Cloud> Controller<C> {
     ) -> Result<Volume, CreateError> {
         let name = DiskName::for_volume(&request.name);
         let what = format!("create UDisk {name}");
-        Create { controller: self, request: &request, name, what, deadline, progress }.run().await
+        let begun = Instant::now();
+        Create { controller: self, request: &request, name, what, begun, deadline, progress }.run().await
     }
 }
 
@@ -99,6 +102,7 @@ struct Create<'a, C> {
     name: DiskName,
     /// The operation in words, as in "cannot …".
     what: String,
+    begun: Instant,
     deadline: Deadline,
     progress: &'a Progress,
 }
@@ -143,7 +147,7 @@ impl<C: Cloud> Create<'_, C> {
         }
         let wait = Seconds(from - begun);
         let phase =
-            format!("the driver has just started and looks in {wait} for what the one before it made");
+            format!("the driver has just begun its work and looks in {wait} for what the one before it made");
         self.progress.set(phase.as_str());
         tokio::time::sleep_until(from.min(self.deadline)).await;
         if from < self.deadline {
@@ -251,6 +255,9 @@ impl<C: Cloud> Create<'_, C> {
         };
         self.progress.set(format!("creating UDisk {} in zone {}", self.name, new.zone));
         let name = self.name.as_str();
+        if let Some(disk) = inner.names.deleted_since(name, self.begun) {
+            return Err(CreateError::Vanished { name: self.name.clone(), disk });
+        }
         inner.names.sending(name);
         match inner.cloud.create_disk(&new, self.deadline).await {
             Ok(id) => {

@@ -21,7 +21,14 @@ const MADE_MEMORY: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Names {
     settle: Duration,
-    table: Mutex<HashMap<String, Memory>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    names: HashMap<String, Memory>,
+    /// The disks that were deleted lately, by their names.
+    deleted: HashMap<String, (DiskId, Instant)>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,48 +58,67 @@ impl Names {
     /// Notes that a create is about to be sent. Noted before, so that a fault in between leaves its trace.
     pub(super) fn sending(&self, name: &str) {
         let now = Instant::now();
-        let mut table = self.lock();
-        table.retain(|_, memory| match memory {
+        let names = &mut self.lock().names;
+        names.retain(|_, memory| match memory {
             Memory::Sent { at } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
             Memory::Made { at, .. } => now.duration_since(*at) <= MADE_MEMORY,
         });
-        table.insert(name.to_owned(), Memory::Sent { at: now });
+        names.insert(name.to_owned(), Memory::Sent { at: now });
     }
 
     /// Notes that the create ended without an answer. It may have been received as late as now.
     pub(super) fn unanswered(&self, name: &str) {
-        self.lock().insert(name.to_owned(), Memory::Sent { at: Instant::now() });
+        self.lock().names.insert(name.to_owned(), Memory::Sent { at: Instant::now() });
     }
 
     pub(super) fn made(&self, name: &str, id: &DiskId) {
         let made = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: false };
-        self.lock().insert(name.to_owned(), made);
+        self.lock().names.insert(name.to_owned(), made);
     }
 
     /// Forgets the name: the create certainly made nothing, or what it made is gone.
     pub(super) fn forget(&self, name: &str) {
-        self.lock().remove(name);
+        self.lock().names.remove(name);
     }
 
     /// Notes that a listing shows the name, which answers the question whether its create made a disk.
     pub(super) fn seen(&self, name: &str) {
-        let mut table = self.lock();
-        if matches!(table.get(name), Some(Memory::Sent { .. })) {
-            table.remove(name);
+        let names = &mut self.lock().names;
+        if matches!(names.get(name), Some(Memory::Sent { .. })) {
+            names.remove(name);
         }
     }
 
     /// Notes that a disk is gone for good. The name, where it was read, is free at once.
     pub(super) fn deleted(&self, id: &DiskId, name: Option<&str>) {
-        self.lock().retain(|known, memory| match memory {
+        let now = Instant::now();
+        let mut table = self.lock();
+        let Table { names, deleted } = &mut *table;
+        deleted.retain(|_, (_, at)| now.duration_since(*at) <= MADE_MEMORY);
+        let of = name.or_else(|| {
+            let made = names
+                .iter()
+                .find(|(_, memory)| matches!(memory, Memory::Made { id: made, .. } if made == id));
+            made.map(|(known, _)| known.as_str())
+        });
+        if let Some(name) = of {
+            deleted.insert(name.to_owned(), (id.clone(), now));
+        }
+        names.retain(|known, memory| match memory {
             Memory::Made { id: made, .. } => made != id,
             Memory::Sent { .. } => Some(known.as_str()) != name,
         });
     }
 
+    /// The disk of the name that was deleted after this time. A create that began before is one for that disk:
+    /// whoever deleted it wants no other.
+    pub(super) fn deleted_since(&self, name: &str, since: Instant) -> Option<DiskId> {
+        self.lock().deleted.get(name).filter(|(_, at)| *at > since).map(|(id, _)| id.clone())
+    }
+
     /// Notes that a caller has the disk and may keep data on it.
     pub(super) fn handed_out(&self, name: &str) {
-        if let Some(Memory::Made { handed_out, .. }) = self.lock().get_mut(name) {
+        if let Some(Memory::Made { handed_out, .. }) = self.lock().names.get_mut(name) {
             *handed_out = true;
         }
     }
@@ -100,14 +126,14 @@ impl Names {
     /// Whether this process got the id as the answer to a create of the name and gave it to nobody.
     pub(super) fn is_ours_alone(&self, name: &str, id: &DiskId) -> bool {
         matches!(
-            self.lock().get(name),
+            self.lock().names.get(name),
             Some(Memory::Made { id: made, handed_out: false, .. }) if made == id
         )
     }
 
     /// What to make of a complete listing without the name that was started at `looked`.
     pub(super) fn known(&self, name: &str, looked: Instant) -> Known {
-        match self.lock().get(name) {
+        match self.lock().names.get(name) {
             None => Known::Nothing,
             Some(Memory::Made { id, .. }) => Known::Made(id.clone()),
             Some(Memory::Sent { at }) => {
@@ -120,7 +146,7 @@ impl Names {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // Every step leaves the table whole, so a poisoned lock holds no broken state.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,5 +199,13 @@ mod tests {
         names.unanswered("pvc-2");
         names.deleted(&id("bs-3"), Some("pvc-2"));
         assert_eq!(names.known("pvc-2", Instant::now()), Known::Nothing);
+
+        let begun = Instant::now();
+        assert_eq!(names.deleted_since("pvc-2", begun), None);
+        names.made("pvc-4", &id("bs-4"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        names.deleted(&id("bs-4"), None);
+        assert_eq!(names.deleted_since("pvc-4", begun), Some(id("bs-4")), "its name was known");
+        assert_eq!(names.deleted_since("pvc-4", Instant::now()), None);
     }
 }

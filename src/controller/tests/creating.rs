@@ -74,6 +74,20 @@ async fn a_process_that_has_just_started_finds_what_the_one_before_it_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_create_that_lasts_makes_nothing_in_place_of_what_was_deleted_meanwhile() {
+    let bench = Bench::young();
+    bench.cloud.put(named("bs-1", "pvc-one"));
+    let (made, deleted) = tokio::join!(bench.create("pvc-one"), async {
+        tokio::time::sleep(seconds(1)).await;
+        bench.delete("bs-1").await
+    });
+    deleted.unwrap();
+    assert!(matches!(made, Err(CreateError::Vanished { .. })), "{made:?}");
+    assert_eq!(bench.cloud.disks_named("pvc-one"), 0);
+    bench.create("pvc-one").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_looked_up_and_not_repeated() {
     let bench = Bench::new().await;
     bench.cloud.model().work = seconds(3);
