@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::access::{Access, wait_for_keys};
 use super::background::Background;
 use super::count;
@@ -28,6 +30,7 @@ pub(super) fn start<A, F>(
     background: &Background,
     metrics: &Metrics,
     ask: A,
+    stop: &CancellationToken,
 ) -> Result<Service, BuildError>
 where
     A: Fn() -> F + Send + Sync + 'static,
@@ -38,12 +41,13 @@ where
     let (placed, keyed) =
         (readiness.latch("region and zone of the controller"), readiness.latch("keys of the API"));
     let (config, operations, opened) = (Arc::clone(config), operations.clone(), gate.clone());
-    let metrics = metrics.clone();
+    let (metrics, stop) = (metrics.clone(), stop.clone());
     background.spawn(async move {
         let resolve = |said: Option<&Instance>| ControllerPlace::resolve(&config, said);
         let place = place::find(resolve, ask, |why| placed.blocked_by(why)).await;
         tracing::info!(region = place.region, zone = %place.zone, "the controller's place is known");
-        let cloud = Arc::new(access.client(&config.cloud, &place.region, Arc::new(metrics.clone())));
+        let client = access.client(&config.cloud, &place.region, Arc::new(metrics.clone()));
+        let cloud = Arc::new(client.stopped_by(stop));
         let controller = Controller::new(Arc::clone(&cloud), settings(&config, &place));
         show(&metrics, &cloud, &controller);
         opened.open(ControllerServer::new(ControllerService::new(controller, operations, place.region)));

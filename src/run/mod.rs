@@ -88,6 +88,7 @@ pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Resu
             &background,
             &metrics,
             ask.clone(),
+            &stop,
         )?);
     }
     if config.mode.has_node() {

@@ -7,6 +7,7 @@ use reqwest::Url;
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::action::Action;
 use super::credentials::{CredentialSource, Credentials};
@@ -71,6 +72,7 @@ pub(crate) struct Client<T> {
     budget: RetryBudget,
     rng: Mutex<fastrand::Rng>,
     observer: Arc<dyn Observer>,
+    stop: CancellationToken,
 }
 
 /// What one send brought.
@@ -98,7 +100,14 @@ impl<T: Transport> Client<T> {
             budget: RetryBudget::full(),
             rng: Mutex::new(rng),
             observer,
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// From `stop` on no change is sent any more: the next process may act by then, and knows nothing of this one's
+    /// intentions.
+    pub(crate) fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 
     pub(crate) fn credentials(&self) -> &CredentialSource<T> {
@@ -142,6 +151,9 @@ impl<T: Transport> Client<T> {
                 Ok(permit) => permit,
                 Err(gave_up) => return Err(give_up(Failure::no_turn(gave_up), last, number)),
             };
+            if !facts.idempotent && self.stop.is_cancelled() {
+                return Err(give_up(Failure::stopping(), None, number));
+            }
             number += 1;
             let started = Instant::now();
             let sent = self.send(action, &credentials, deadline).await;

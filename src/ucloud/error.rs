@@ -106,6 +106,18 @@ impl Failure {
         }
     }
 
+    /// The process is being stopped.
+    pub(crate) fn stopping() -> Self {
+        Self {
+            cause: Cause::Unreachable,
+            outcome: Outcome::NothingHappened,
+            retry: Retry::Never,
+            ret_code: None,
+            message: "not sent, because this process is being stopped".to_owned(),
+            advice: Some("the next process of the driver goes on by itself"),
+        }
+    }
+
     /// The limiter gave no permit in time.
     pub(crate) fn no_turn(gave_up: GaveUp) -> Self {
         let message = match gave_up.refused_since {

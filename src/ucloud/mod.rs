@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use tokio_util::sync::CancellationToken;
 
 use action::{
     AttachUDisk, CreateUDisk, DeleteUDisk, DescribePHost, DescribePHosts, DescribeUDisk, DescribeUDiskPrice,
@@ -104,6 +105,11 @@ impl<T: Transport> UCloud<T> {
         let user_agent = concat!("csi-udisk/", env!("CARGO_PKG_VERSION")).to_owned();
         let common = Common { endpoint, region, project_id, user_agent, read_timeout };
         Self { client: Client::new(common, transport, credentials, observer, rng), vpc_id }
+    }
+
+    /// From `stop` on it sends no change any more; reads go on.
+    pub fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { client: self.client.stopped_by(stop), ..self }
     }
 
     /// Where the keys come from; readiness asks for them once.

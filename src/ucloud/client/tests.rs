@@ -287,6 +287,26 @@ async fn a_change_is_not_sent_when_its_answer_could_not_be_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_is_stopped_reads_and_changes_nothing() {
+    let throttled = Answer::refused(153).after(Duration::from_secs(2));
+    let bench = bench(vec![throttled, Answer::json(DISK)]);
+    let stop = CancellationToken::new();
+    let client = bench.client.stopped_by(stop.clone());
+    let new = new_disk();
+    let create = CreateUDisk { disk: &new };
+    let (created, ()) = tokio::join!(client.call(&create, within(60)), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.cancel();
+    });
+    let error = created.unwrap_err();
+    assert_eq!((error.cause, error.outcome), (Cause::Unreachable, Outcome::NothingHappened), "{error}");
+    assert_eq!(error.attempts, 1, "what was refused before is not sent again");
+    let id = disk_id();
+    assert!(client.call(&DescribeUDisk { id: &id }, within(60)).await.unwrap().is_some());
+    assert_eq!(bench.script.requests().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_throttling_ends_as_throttled_and_certain() {
     let bench = bench(vec![Answer::refused(153); 100]);
     let error = bench.create(20).await.unwrap_err();
