@@ -49,16 +49,24 @@ pub struct Done {
 
 impl Call {
     pub async fn run(self, process: &Process, name: &str, id: &str) -> Outcome {
-        self.with_patience(process, name, id, PATIENCE).await
+        self.with_patience(process, name, id, PATIENCE, process.end()).await
     }
 
-    pub async fn with_patience(self, process: &Process, name: &str, id: &str, patience: Duration) -> Outcome {
+    /// Waits no longer than to `end`.
+    pub async fn with_patience(
+        self,
+        process: &Process,
+        name: &str,
+        id: &str,
+        patience: Duration,
+        end: impl Future<Output = ()>,
+    ) -> Outcome {
         tokio::select! {
             answer = self.answer(process, name, id, patience) => match answer {
                 Ok(done) => Outcome::Done(done),
                 Err(status) => Outcome::Refused(status),
             },
-            () = process.death() => Outcome::Died,
+            () = end => Outcome::Died,
         }
     }
 

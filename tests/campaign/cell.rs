@@ -42,14 +42,17 @@ pub enum Life {
     DiesBeforeNext,
     /// Its next request is done, and it dies before it hears so.
     DiesAfterNext,
+    /// It is asked to stop and goes on with what it does, while the next one is called.
+    HandsOver,
 }
 
-pub const LIVES: [Life; 4] = [Life::Lives, Life::DiesUnheard, Life::DiesBeforeNext, Life::DiesAfterNext];
+pub const LIVES: [Life; 5] =
+    [Life::Lives, Life::DiesUnheard, Life::DiesBeforeNext, Life::DiesAfterNext, Life::HandsOver];
 
 /// The account and the process at the moment of the call.
 pub struct Stage {
     pub cloud: SimCloud,
-    pub process: Process,
+    pub process: Arc<Process>,
     /// The volume's disk, where there is one.
     pub id: String,
 }
@@ -58,20 +61,27 @@ impl Stage {
     pub async fn set(scene: Scene, temper: Temper) -> Self {
         fastrand::seed(7);
         let cloud = account(Temper::Prompt, 7).await;
-        let mut stage = Self { process: Process::start(&cloud), cloud, id: String::new() };
-        tokio::time::sleep(SETTLED).await;
+        let mut stage = Self { process: Arc::new(Process::start(&cloud)), cloud, id: String::new() };
+        stage.settle().await;
         for call in scene.before {
             stage.must(*call).await;
         }
         tokio::time::sleep(SETTLED).await;
         stage.process.kill();
-        stage.process = Process::start(&stage.cloud);
-        tokio::time::sleep(SETTLED).await;
+        stage.process = Arc::new(Process::start(&stage.cloud));
+        stage.settle().await;
         stage.cloud.change_rules(|rules| rules.lags = temper.lags());
         for call in scene.just {
             stage.must(*call).await;
         }
         stage
+    }
+
+    /// A process is careful from the first change on that it is asked for.
+    async fn settle(&mut self) {
+        let nothing = Call::Delete.run(&self.process, "", "bsm-of-nobody").await;
+        assert!(matches!(nothing, Outcome::Done(_)), "{nothing:?}");
+        tokio::time::sleep(SETTLED).await;
     }
 
     async fn must(&mut self, call: Call) {
@@ -118,8 +128,6 @@ pub struct Verdict {
     pub faults: Vec<String>,
     /// Two disks of one name, where that cannot be avoided, and reported.
     pub doubled: bool,
-    /// A state was shown that the disk was not in.
-    twisted: bool,
     requests: usize,
 }
 
@@ -158,13 +166,15 @@ impl Cell<'_> {
             Life::DiesUnheard => snags.push(Snag::DieUnanswered(self.number)),
             Life::DiesBeforeNext => snags.push(Snag::DieUnsent(self.number + 1)),
             Life::DiesAfterNext => snags.push(Snag::DieUnanswered(self.number + 1)),
+            Life::HandsOver => snags.push(Snag::Stop(self.number)),
         }
         stage.process.arm(snags);
+        let first = Arc::clone(&stage.process);
 
         let mut verdict = Verdict::default();
         let last = self.converge(&mut stage, affected, &mut verdict).await;
         let struck = rule.is_none_or(|rule| stage.cloud.struck().get(&rule).is_some_and(|times| *times > 0));
-        let twisted = !matches!(self.fault.strike, Strike::Word(_)) || verdict.twisted;
+        let twisted = !matches!(self.fault.strike, Strike::Word(_)) || first.twisted();
         if !(struck && twisted) {
             verdict.faults.push("the fault did not strike".to_owned());
         }
@@ -196,7 +206,6 @@ impl Cell<'_> {
         let mut pause = Duration::from_secs(1);
         for attempt in 0..ATTEMPTS {
             last = call.run(&stage.process, NAME, &stage.id).await;
-            verdict.twisted |= stage.process.twisted();
             match &last {
                 Outcome::Done(done) => {
                     verdict.faults.extend(call.doubt(done, &stage.cloud, NAME, &stage.id));
@@ -213,10 +222,17 @@ impl Cell<'_> {
                 }
                 Outcome::Died => {}
             }
-            if stage.process.is_dead() || (attempt == 0 && self.life != Life::Lives) {
+            let ended = stage.process.is_dead() || stage.process.is_stopped();
+            if ended || (attempt == 0 && self.life != Life::Lives) {
                 verdict.requests += stage.process.sent().len();
-                stage.process.kill();
-                stage.process = Process::start(&stage.cloud);
+                let next = Arc::new(Process::start(&stage.cloud));
+                let last = std::mem::replace(&mut stage.process, next);
+                match self.life {
+                    Life::HandsOver => last.leave(),
+                    Life::Lives | Life::DiesUnheard | Life::DiesBeforeNext | Life::DiesAfterNext => {
+                        last.kill()
+                    }
+                }
             }
             if attempt + 1 == UNDONE_AFTER
                 && let End::Undone(undo) = self.fault.end

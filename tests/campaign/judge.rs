@@ -18,6 +18,7 @@ pub fn refusal(call: Call, status: &Status, name: &str, id: &str) -> Vec<String>
         faults.push(format!("does not name the volume: {text}"));
     }
     if let Call::Publish(node) | Call::Unpublish(node) = call
+        && !is_busy(status)
         && !text.contains(node)
         && !text.contains(crate::call::host_of(node))
     {
@@ -27,6 +28,11 @@ pub fn refusal(call: Call, status: &Status, name: &str, id: &str) -> Vec<String>
         faults.push(format!("quotes the cloud without its request id: {text}"));
     }
     faults
+}
+
+/// Whether the call was not begun because another one runs, which is named instead.
+pub fn is_busy(status: &Status) -> bool {
+    status.message().starts_with("waiting for another operation")
 }
 
 /// What a final refusal must not leave behind: its caller forgets the call.

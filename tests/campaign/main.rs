@@ -11,6 +11,7 @@ mod fault;
 mod grid;
 mod judge;
 mod process;
+mod random;
 mod world;
 
 use std::io::Write as _;

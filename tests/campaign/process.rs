@@ -6,6 +6,7 @@ use std::time::Duration;
 use csi_udisk::controller::{Controller, ControllerConfig};
 use csi_udisk::csi::controller::ControllerService;
 use csi_udisk::csi::operation::Operations;
+use csi_udisk::csi::server::STOP_WITHIN;
 use csi_udisk::sandbox::cloud::{self, Answer, SimCloud, SimConfig};
 use csi_udisk::ucloud::{
     CredentialSource, Credentials, HttpRequest, HttpResponse, Transport, TransportError, TransportErrorKind,
@@ -27,6 +28,8 @@ pub enum Snag {
     DieUnanswered(usize),
     /// The process dies before it sends.
     DieUnsent(usize),
+    /// The process is asked to stop when it sends.
+    Stop(usize),
 }
 
 /// One request as it was sent.
@@ -53,6 +56,7 @@ pub struct Wire {
     cloud: SimCloud,
     traffic: Arc<Mutex<Traffic>>,
     dead: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Wire {
@@ -81,6 +85,9 @@ impl Transport for Wire {
         if snags.contains(&Snag::DieUnsent(number)) {
             self.dead.cancel();
             self.never().await;
+        }
+        if snags.contains(&Snag::Stop(number)) {
+            self.stop.cancel();
         }
         if snags.contains(&Snag::Unreachable(number)) {
             return Err(broken(TransportErrorKind::NotSent));
@@ -146,6 +153,7 @@ pub struct Process {
     pub service: ControllerService<UCloud<Wire>>,
     pub operations: Operations,
     wire: Wire,
+    alone: CancellationToken,
 }
 
 impl Process {
@@ -162,19 +170,20 @@ impl Process {
             vpc_id: None,
             read_timeout: Duration::from_secs(30),
         };
-        let wire = Wire { cloud: cloud.clone(), traffic: Arc::default(), dead: CancellationToken::new() };
+        let (dead, stop) = (CancellationToken::new(), CancellationToken::new());
+        let wire = Wire { cloud: cloud.clone(), traffic: Arc::default(), dead, stop: stop.clone() };
         let keys = Credentials::keys(keys[0].public.clone().into(), keys[0].private.clone().into());
         let keys = CredentialSource::keys(keys);
         // Its delays are the same in every run, so that the n-th request of a call is too.
         let rng = fastrand::Rng::with_seed(7);
-        let client = UCloud::with(access, wire.clone(), keys, Arc::new(()), rng);
+        let client = UCloud::with(access, wire.clone(), keys, Arc::new(()), rng).stopped_by(stop);
         let zone = Zone::parse(&zones[0].name).unwrap();
         let mut config = ControllerConfig { zone: Some(zone), ..ControllerConfig::new(region.clone()) };
         change(&mut config);
         let operations = Operations::new();
         let controller = Controller::new(Arc::new(client), config);
         let service = ControllerService::new(controller, operations.clone(), region);
-        Self { service, operations, wire }
+        Self { service, operations, wire, alone: CancellationToken::new() }
     }
 
     /// Starts counting requests anew, and says what shall happen to them.
@@ -199,8 +208,39 @@ impl Process {
         self.wire.dead.is_cancelled()
     }
 
+    /// Asks it to stop, as kubelet does.
+    pub fn stop(&self) {
+        self.wire.stop.cancel();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.wire.stop.is_cancelled()
+    }
+
+    /// Goes on with what it does for as long as a process may that was asked to stop.
+    pub fn leave(self: Arc<Self>) {
+        tokio::spawn(async move {
+            self.operations.drain(STOP_WITHIN).await;
+            self.kill();
+        });
+    }
+
     /// Ends when the process does.
     pub async fn death(&self) {
         self.wire.dead.cancelled().await;
+    }
+
+    /// Its sidecars let go of it; it is not told.
+    pub fn lose_callers(&self) {
+        self.alone.cancel();
+    }
+
+    /// Ends when nobody is left to answer a call: the process ends, is asked to, or its sidecars are gone.
+    pub async fn end(&self) {
+        tokio::select! {
+            () = self.death() => {}
+            () = self.wire.stop.cancelled() => {}
+            () = self.alone.cancelled() => {}
+        }
     }
 }

@@ -62,6 +62,7 @@ pub async fn account(temper: Temper, seed: u64) -> SimCloud {
     config.limits.one_change_per_host = true;
     let cloud = SimCloud::new(config);
     cloud.create_disk(STRANGER, Gib::new(10)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
     cloud
 }
 
