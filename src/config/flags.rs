@@ -161,8 +161,8 @@ flags! { DRIVER:
         "How long a disk must stay invisible after a creation without an answer before it is created again, \
          0s to 1h.";
     READ_LAG = "read-lag", Kind::Value("TIME"), Volumes, ["CSI_UDISK_READ_LAG"], Some("10s"),
-        "How long reads of a disk may lag behind its changes, 0s to 5m. In its first moments a new process \
-         confirms for so long that a change it finds done is no old picture.";
+        "How long reads of a disk may lag behind its changes, 0s to 5m. For so long from its first change on, \
+         a process confirms that what it finds done is no old picture.";
     V = "v", Kind::Value("LEVEL"), Log, ["CSI_UDISK_V"], Some("2"),
         "How much to log: 0 warnings, 1 to 3 one line for each change, 4 to 7 details, 8 and more everything.";
     LOG = "log", Kind::Value("FILTER"), Log, ["CSI_UDISK_LOG"], None,

@@ -349,7 +349,7 @@ fn step(sight: &Sight, wanted: &HostId) -> Step {
     // What a predecessor did a moment before it died may not be seen yet: it may have made the disk, attached it here or
     // detached it.
     let young =
-        |what: String| Step::Wait(format!("{what}; making sure, because the driver has just started"));
+        |what: String| Step::Wait(format!("{what}; making sure, because the driver has just begun its work"));
     let Some(disk) = &sight.disk else {
         return match sight.trust {
             Trust::Young => young(String::from("the cloud does not know it")),

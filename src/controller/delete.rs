@@ -108,7 +108,7 @@ fn step(id: &DiskId, sight: &Sight) -> Step {
         if sight.trust == Trust::Young {
             // A predecessor may have made it a moment before it died; called gone, it would stay for ever.
             return Step::Wait(format!(
-                "UDisk {id} is not known; making sure, because the driver has just started"
+                "UDisk {id} is not known; making sure, because the driver has just begun its work"
             ));
         }
         return Step::Gone;

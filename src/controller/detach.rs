@@ -235,7 +235,10 @@ fn step(sight: &Sight, place: Place) -> Step {
     let done = || {
         if sight.trust == Trust::Young {
             // A predecessor may have attached it a moment before it died.
-            return Step::Wait(format!("{}; making sure, because the driver has just started", state(disk)));
+            return Step::Wait(format!(
+                "{}; making sure, because the driver has just begun its work",
+                state(disk)
+            ));
         }
         Step::Done
     };

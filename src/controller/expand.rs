@@ -202,7 +202,7 @@ fn step(request: &ExpandRequest, sight: &Sight) -> Step {
     let Some(disk) = &sight.disk else {
         return match sight.trust {
             Trust::Young => Step::Wait(String::from(
-                "the cloud does not know it; making sure, because the driver has just started",
+                "the cloud does not know it; making sure, because the driver has just begun its work",
             )),
             Trust::Sound | Trust::Stale => Step::Refuse(ExpandError::NoDisk { disk: id() }),
         };

@@ -3,11 +3,12 @@
 //! Reads of the cloud may lag. One that contradicts a change accepted a moment ago is not believed until no
 //! read has agreed with that change for longer than the lag. The memory is short and only delays a conclusion:
 //! without it (after a restart) the cloud's state still decides. Because a predecessor may have made a change
-//! just before it died, "nothing to do" read in the first moments of the process is looked at again as well.
+//! just before it died or let go, "nothing to do" read in the first moments of the process's work is looked at again as
+//! well. They count from the first change that it is asked for: it may have stood by for long while another one worked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -52,7 +53,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Recent {
     lag: Duration,
-    born: Instant,
+    /// When this process was asked for its first change.
+    begun: OnceLock<Instant>,
     entries: Mutex<HashMap<DiskId, Entry>>,
     /// Whatever was changed in the last [`MEMORY`], the oldest first.
     past: Mutex<HashMap<DiskId, Vec<(Change, Instant)>>>,
@@ -66,7 +68,7 @@ impl Recent {
     pub(super) fn new(lag: Duration) -> Self {
         Self {
             lag,
-            born: Instant::now(),
+            begun: OnceLock::new(),
             entries: Mutex::default(),
             past: Mutex::default(),
             made_or_deleted: AtomicU64::new(0),
@@ -120,7 +122,8 @@ impl Recent {
         started: Instant,
         listed: bool,
     ) -> Trust {
-        let young = started.saturating_duration_since(self.born) <= self.lag;
+        let begun = *self.begun.get_or_init(|| started);
+        let young = started.saturating_duration_since(begun) <= self.lag;
         let mut entries = self.lock();
         let live = entries
             .get_mut(disk)
@@ -177,9 +180,9 @@ impl Recent {
         }
     }
 
-    /// When reads show all that a predecessor may have changed a moment before it died.
+    /// When reads show all that a predecessor may have changed a moment before it died or let go.
     pub(super) fn settled_at(&self) -> Instant {
-        self.born + self.lag
+        *self.begun.get_or_init(Instant::now) + self.lag
     }
 
     /// Whether this process deleted the disk a moment ago, so that a listing may still show it.
@@ -284,6 +287,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_wanted_state_proves_an_uncertain_change_only_if_it_cannot_be_an_old_picture() {
         let recent = Recent::new(Duration::from_secs(10));
+        recent.settled_at();
         let free = disk("bs-1", DiskStatus::Available);
         recent.note(&id(), Change::Attached(host("uhost-a")));
         tokio::time::advance(Duration::from_secs(6)).await;
@@ -300,6 +304,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_listing_settles_nothing() {
         let recent = Recent::new(Duration::from_secs(10));
+        recent.settled_at();
         let free = disk("bs-1", DiskStatus::Available);
         let mut used = disk("bs-1", DiskStatus::InUse);
         used.host = Some(host("uhost-a"));
@@ -341,7 +346,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_young_process_knows_little() {
         let recent = Recent::new(Duration::from_secs(10));
-        assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Young);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Young, "it only stood by");
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Sound);
     }

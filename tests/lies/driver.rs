@@ -190,6 +190,9 @@ impl Cell {
     async fn settled(self) -> Self {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let cell = Self { service: service(&self.wire), ..self };
+        // A process is careful from the first change on that it is asked for.
+        let nothing = v1::DeleteVolumeRequest { volume_id: "bsm-of-nobody".into(), ..Default::default() };
+        cell.service.delete_volume(Request::new(nothing)).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
         cell
     }

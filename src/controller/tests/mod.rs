@@ -33,6 +33,7 @@ impl Bench {
     /// A controller that has run for a while.
     async fn new() -> Self {
         let bench = Self::young();
+        bench.controller.inner.recent.settled_at();
         tokio::time::advance(Duration::from_secs(3600)).await;
         bench
     }
