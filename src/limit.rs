@@ -200,6 +200,8 @@ impl Limiter {
                 return Err(self.0.gave_up(ticket));
             }
             tokio::select! {
+                // In this order, so that a run in simulated time can be repeated.
+                biased;
                 () = place.notify.notified() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }

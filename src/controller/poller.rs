@@ -203,6 +203,8 @@ impl Shared {
                 self.table().began(number, task);
             }
             tokio::select! {
+                // In this order, so that a run in simulated time can be repeated.
+                biased;
                 () = self.changed.notified() => {}
                 () = async { tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
                 Some(ended) = calls.join_next_with_id() => {

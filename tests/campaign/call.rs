@@ -62,6 +62,7 @@ impl Call {
         end: impl Future<Output = ()>,
     ) -> Outcome {
         tokio::select! {
+            biased;
             answer = self.answer(process, name, id, patience) => match answer {
                 Ok(done) => Outcome::Done(done),
                 Err(status) => Outcome::Refused(status),

@@ -238,6 +238,7 @@ impl Process {
     /// Ends when nobody is left to answer a call: the process ends, is asked to, or its sidecars are gone.
     pub async fn end(&self) {
         tokio::select! {
+            biased;
             () = self.death() => {}
             () = self.wire.stop.cancelled() => {}
             () = self.alone.cancelled() => {}

@@ -1,6 +1,6 @@
 //! Who waits for which disk, what is being read, and what follows from what was read: no I/O.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ impl Step {
 struct Entry {
     latest: watch::Sender<Option<Reading>>,
     followers: usize,
-    waits: HashMap<u64, Wait>,
+    waits: BTreeMap<u64, Wait>,
     /// When the last read of it began and ended.
     last: Option<(Instant, Instant)>,
     /// The flight or sweep that should bring the next.
@@ -135,12 +135,12 @@ enum Due {
 pub(super) struct Table {
     pace: Pace,
     recent: Arc<Recent>,
-    entries: HashMap<DiskId, Entry>,
-    flights: HashMap<u64, Flight>,
+    entries: BTreeMap<DiskId, Entry>,
+    flights: BTreeMap<u64, Flight>,
     sweep: Option<Sweep>,
     numbers: u64,
     /// Where disks are in the listing, and when a page said so.
-    places: HashMap<DiskId, (usize, Instant)>,
+    places: BTreeMap<DiskId, (usize, Instant)>,
     total: Option<usize>,
     distrusted_until: Option<Instant>,
     fruitless_until: Option<Instant>,
@@ -157,11 +157,11 @@ impl Table {
         Self {
             pace,
             recent,
-            entries: HashMap::new(),
-            flights: HashMap::new(),
+            entries: BTreeMap::new(),
+            flights: BTreeMap::new(),
             sweep: None,
             numbers: 0,
-            places: HashMap::new(),
+            places: BTreeMap::new(),
             total: None,
             distrusted_until: None,
             fruitless_until: None,
@@ -175,7 +175,7 @@ impl Table {
         let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry {
             latest: watch::Sender::new(None),
             followers: 0,
-            waits: HashMap::new(),
+            waits: BTreeMap::new(),
             last: None,
             flight: None,
             missed: false,
