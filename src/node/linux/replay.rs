@@ -184,9 +184,9 @@ mod tests {
                     fs::create_dir(&other).unwrap();
                     let unplayed = "ro,norecovery,nouuid";
                     assert!(!shows(&copy.0, &other, unplayed, "late"));
-                    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+                    let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
                     way(Path::new(&copy.0), "xfs").unwrap();
-                    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+                    assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before);
                     assert!(shows(&copy.0, &other, unplayed, "late"));
                     assert!(way(Path::new("/dev/null"), "xfs").is_err());
                     unmount_all(&place).unwrap();
