@@ -81,17 +81,19 @@ impl Mounts {
 
     /// Understands the text of `/proc/self/mountinfo`.
     pub fn parse(text: &[u8]) -> Result<Self, ParseError> {
-        text.split(|byte| *byte == b'\n')
-            .enumerate()
-            .filter(|(_, line)| !line.is_empty())
-            .map(|(index, line)| {
-                parse_line(line).ok_or_else(|| ParseError {
-                    line: index + 1,
-                    text: String::from_utf8_lossy(line).into_owned(),
-                })
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let mut mounts = Vec::new();
+        for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            // Without its end it is cut off, and so may be the names in it.
+            let mount = line.strip_suffix(b"\n").map(parse_line);
+            match mount {
+                Some(Some(mount)) => mounts.push(mount),
+                _ => {
+                    let text = String::from_utf8_lossy(line).trim_end().to_owned();
+                    return Err(ParseError { line: index + 1, text });
+                }
+            }
+        }
+        Ok(Self(mounts))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Mount> {
