@@ -24,7 +24,7 @@ const XFS_STEP: u64 = 10 * GIB / 4;
 
 /// Half-open ranges of bytes to read before a disk is called blank, in ascending order: the start, the last MiB, the
 /// places of copies, the place of a format's note, and samples.
-pub(super) fn regions(size: u64) -> Vec<(u64, u64)> {
+pub fn regions(size: u64) -> Vec<(u64, u64)> {
     let mut regions = Regions { size, ranges: BTreeSet::new() };
     regions.add(0, START);
     regions.add(size.saturating_sub(MIB), MIB);

@@ -8,11 +8,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::backup;
+pub use super::backup::regions;
 use super::device::{OpenDevice, UseError};
 use super::exclusive::ExclusiveDevice;
 use super::noise::is_noise;
 use super::note;
-use super::probe::ReadAt;
+use super::probe::{ReadAt, is_zero};
 use crate::volume::{BlankSectors, FoundNote, FsType};
 
 /// Why a disk is not taken as blank.
@@ -74,12 +75,14 @@ fn unreadable(offset: u64, source: io::Error) -> NotBlank {
     NotBlank::Unreadable { offset, source }
 }
 
-pub(super) fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
+/// Whether every byte in the regions of `disk` is zero, or such noise as `sectors` allows.
+pub fn prove(disk: &dyn ReadAt, sectors: BlankSectors) -> Result<(), NotBlank> {
     let first = read_all(disk, unreadable, |bytes, start| {
-        let Some(index) = bytes.iter().position(|byte| *byte != 0) else {
+        if is_zero(bytes) {
             return Ok(());
-        };
-        let offset = start + index as u64;
+        }
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        let offset = start + zeros as u64;
         match sectors {
             BlankSectors::Zero => Err(NotBlank::Data { offset }),
             BlankSectors::Noise if is_noise(bytes) => Ok(()),

@@ -3,15 +3,19 @@
 //! The cloud decrypts what it reads, and the decryption of nothing is evenly spread over all values. File systems,
 //! partition tables, text and databases are not: some block among them is sparse or regular.
 
+use super::probe::is_zero;
+
 /// What is judged at a time. Fewer bytes say too little.
 const BLOCK: usize = 4096;
+/// The smallest part of a disk. In less than this even a single byte is evenly spread.
+const SECTOR: usize = 512;
 /// With the sum of squared deviations from an even spread: 255 on average, 23 its standard deviation. Noise leaves
 /// this range less than once in 10^12 blocks.
 const EVEN: std::ops::RangeInclusive<f64> = 90.0..=460.0;
 
 /// Whether each block of `bytes` is noise or zero. The last may be smaller.
 pub(super) fn is_noise(bytes: &[u8]) -> bool {
-    bytes.chunks(BLOCK).all(|block| block.iter().all(|byte| *byte == 0) || is_even(block))
+    bytes.chunks(BLOCK).all(|block| is_zero(block) || is_even(block))
 }
 
 pub(super) fn is_even(block: &[u8]) -> bool {
@@ -21,7 +25,7 @@ pub(super) fn is_even(block: &[u8]) -> bool {
     }
     let expected = f64::from(u16::try_from(block.len()).unwrap_or(u16::MAX)) / 256.0;
     let spread: f64 = counts.iter().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
-    EVEN.contains(&spread)
+    block.len() >= SECTOR && EVEN.contains(&spread)
 }
 
 #[cfg(test)]
@@ -41,6 +45,15 @@ pub(super) mod tests {
         let mut half = noise(3, 2 * BLOCK);
         half[..BLOCK].fill(0);
         assert!(is_noise(&half));
+    }
+
+    #[test]
+    fn too_little_is_not_noise() {
+        let noise = noise(4, SECTOR);
+        assert!(is_noise(&noise));
+        for length in 1..SECTOR {
+            assert!(!is_noise(&noise[..length]), "{length}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::exclusive::ExclusiveDevice;
 use super::mounted::shows_no_mount;
 use super::noise::is_even;
 use super::note::{NotedDevice, PLACE, Unnoted};
-use super::probe::ReadAt;
+use super::probe::{ReadAt, is_zero};
 use crate::volume::{BlankSectors, FormatNote};
 
 /// What no mkfs of the noted kind leaves.
@@ -75,7 +75,8 @@ fn beside_the_note(start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
 /// A block of a file system.
 const BLOCK: usize = 4096;
 
-fn only_remains(disk: &dyn ReadAt, note: &FormatNote, sectors: BlankSectors) -> Result<(), Foreign> {
+/// Whether nothing shows that what is on `disk` is more than what a mkfs left that was cut off.
+pub fn only_remains(disk: &dyn ReadAt, note: &FormatNote, sectors: BlankSectors) -> Result<(), Foreign> {
     let rest = Unnoted { disk, note };
     let unreadable = |offset, source| Foreign::Unreadable { offset, source };
     read_all(&rest, unreadable, |bytes, start| {
@@ -96,7 +97,7 @@ fn judge(
     note: &FormatNote,
     sectors: BlankSectors,
 ) -> Result<(), Foreign> {
-    if block.iter().all(|byte| *byte == 0) {
+    if is_zero(block) {
         return Ok(());
     }
     for found in superblocks(block) {
