@@ -32,6 +32,9 @@ pub enum NoAnswer {
     /// The operation panicked; whether its change happened is unknown.
     #[error("{what} stopped on a fault inside the driver; it will be checked and done again")]
     Panicked { what: String },
+    /// The process ends before the operation does.
+    #[error("the driver is stopping, and {what} does not end before it, running for {}: {phase}", Seconds(*.age))]
+    Abandoned { what: String, age: Duration, phase: String },
     /// The driver is stopping and starts nothing new.
     #[error("the driver is stopping; {what} was not started")]
     Stopping { what: String },
@@ -69,6 +72,8 @@ pub struct Operations {
     running: Arc<Mutex<HashMap<String, Running>>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
+    /// The time that a stop may take is over.
+    abandoned: CancellationToken,
 }
 
 /// What is asked for: `key` is the thing that must not be changed twice at a time, `fingerprint` the whole
@@ -94,16 +99,17 @@ impl Operations {
         W: FnOnce(Progress) -> F,
     {
         let joined = self.join_or_start(operation, work)?;
-        Self::watch(joined, answer_by).await
+        self.watch(joined, answer_by).await
     }
 
     /// Waits until every running operation has ended, or until `patience` is over; starts nothing new meanwhile.
-    /// Returns what was still running.
+    /// Then whoever still waits is told so. Returns what was still running.
     pub async fn drain(&self, patience: Duration) -> Vec<String> {
         self.stopping.cancel();
         self.tasks.close();
         // An elapsed time-out is what the returned list reports.
         let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
+        self.abandoned.cancel();
         self.table().values().map(|r| format!("{} ({})", r.what, r.progress.get())).collect()
     }
 
@@ -180,21 +186,27 @@ impl Operations {
     }
 
     async fn watch<T: Clone + Send + Sync + 'static>(
+        &self,
         mut running: Running,
         answer_by: Instant,
     ) -> Result<T, NoAnswer> {
-        let done = tokio::time::timeout_at(answer_by, running.result.wait_for(Option::is_some)).await;
+        let done = tokio::select! {
+            biased;
+            done = running.result.wait_for(Option::is_some) => Some(done.map(|shared| shared.clone())),
+            () = tokio::time::sleep_until(answer_by) => None,
+            () = self.abandoned.cancelled() => None,
+        };
         let answer = match done {
-            Err(_) => {
-                return Err(NoAnswer::StillRunning {
-                    what: running.what,
-                    age: running.since.elapsed(),
-                    phase: running.progress.get(),
+            None => {
+                let (what, age, phase) = (running.what, running.since.elapsed(), running.progress.get());
+                return Err(match self.abandoned.is_cancelled() {
+                    true => NoAnswer::Abandoned { what, age, phase },
+                    false => NoAnswer::StillRunning { what, age, phase },
                 });
             }
-            Ok(Ok(shared)) => shared.clone(),
+            Some(Ok(shared)) => shared,
             // The sender went without an answer: the runtime is shutting down.
-            Ok(Err(_)) => None,
+            Some(Err(_)) => None,
         };
         match answer {
             Some(Ok(value)) => match value.downcast_ref::<T>() {

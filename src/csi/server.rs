@@ -21,6 +21,9 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(25);
 /// without closing, does not hold up the stop: hyper itself would wait for it for ever.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long the answers take that say no more than that there will be none.
+const TELL_WITHIN: Duration = Duration::from_millis(500);
+
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the gRPC server failed: {0}")]
@@ -74,8 +77,10 @@ pub async fn serve(
     tracing::info!(running = operations.len(), "stopping: nothing new is started");
     let answer_within = stop_within.saturating_sub(CLOSE_WITHIN);
     let abandoned = operations.drain(answer_within).await;
-    // Both time-outs are plans, not faults: what was cut is named below.
-    let idle = tokio::time::timeout_at(since + answer_within, trace.idle()).await.is_ok();
+    // Both time-outs are plans, not faults: what was cut is named below. Who was told that nothing comes any more is
+    // answered at once.
+    let told_by = if abandoned.is_empty() { since + answer_within } else { Instant::now() + TELL_WITHIN };
+    let idle = tokio::time::timeout_at(told_by, trace.idle()).await.is_ok();
     let closed = tokio::time::timeout(CLOSE_WITHIN, &mut serving).await.is_ok();
     cut.cancel();
     for operation in &abandoned {
@@ -88,7 +93,6 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error as _;
     use std::path::PathBuf;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -236,7 +240,8 @@ mod tests {
         started.cancelled().await;
         running.stop.cancel();
         running.server.await.unwrap().unwrap();
-        // Cut off without an answer, so the sidecar knows nothing and asks again.
-        assert!(call.await.unwrap().unwrap_err().source().is_some());
+        let told = call.await.unwrap().unwrap_err();
+        assert_eq!(told.code(), Code::Unavailable, "so that it is asked again: {told:?}");
+        assert!(told.message().contains("slow work does not end before it"), "{told:?}");
     }
 }

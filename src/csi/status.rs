@@ -69,7 +69,7 @@ impl From<NoAnswer> for Status {
         let code = match &reason {
             NoAnswer::StillRunning { .. } => Code::DeadlineExceeded,
             NoAnswer::Busy { .. } | NoAnswer::Panicked { .. } => Code::Aborted,
-            NoAnswer::Stopping { .. } => Code::Unavailable,
+            NoAnswer::Abandoned { .. } | NoAnswer::Stopping { .. } => Code::Unavailable,
         };
         status(code, reason.to_string())
     }

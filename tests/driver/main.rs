@@ -6,6 +6,7 @@
 mod bad_input;
 mod calls;
 mod csi;
+mod handover;
 mod legacy;
 mod life;
 mod list;

@@ -92,11 +92,22 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.ask_to_stop();
+        self.exits_well();
+    }
+
+    /// As kubelet does first.
+    pub fn ask_to_stop(&self) {
         let id = i32::try_from(self.child.id()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits for its end; gives what it logged.
+    pub fn exits_well(mut self) -> String {
         let status = self.child.wait().unwrap();
         assert!(status.success(), "ended with {status}:\n{}", self.log());
+        self.log()
     }
 
     /// The file that it logs to.
@@ -251,6 +262,15 @@ async fn ready(endpoint: &str, process: &Process) -> Channel {
             }
         }
         assert!(Instant::now() < deadline, "{endpoint} is not ready:\n{}", process.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Likewise, for a condition that has to be asked for.
+pub async fn until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + START;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {START:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -60,7 +60,10 @@ impl NodeService {
                 }
                 Some(RunningChange { words, is_long: age >= LONG })
             }
-            NoAnswer::StillRunning { .. } | NoAnswer::Panicked { .. } | NoAnswer::Stopping { .. } => None,
+            NoAnswer::StillRunning { .. }
+            | NoAnswer::Panicked { .. }
+            | NoAnswer::Abandoned { .. }
+            | NoAnswer::Stopping { .. } => None,
         }
     }
 }

@@ -167,15 +167,18 @@ async fn a_drain_waits_for_what_runs_and_starts_nothing() {
 async fn a_drain_names_what_it_leaves_behind() {
     let operations = Operations::new();
     let runner = operations.clone();
-    tokio::spawn(async move {
+    let call = tokio::spawn(async move {
         let work = |progress: Progress| async move {
             progress.set("mkfs");
             pending::<()>().await;
         };
-        runner.run(operation("bs-1", "stage"), soon(), work).await
+        let patient = Instant::now() + Duration::from_secs(60);
+        runner.run::<(), _, _>(operation("bs-1", "stage"), patient, work).await
     });
     settle().await;
     let since = Instant::now();
     assert_eq!(operations.drain(Duration::from_secs(25)).await, ["stage of bs-1 (mkfs)"]);
     assert_eq!(since.elapsed(), Duration::from_secs(25));
+    let told = call.await.unwrap().unwrap_err();
+    assert!(matches!(&told, NoAnswer::Abandoned { age, .. } if *age == Duration::from_secs(25)), "{told}");
 }

@@ -167,7 +167,9 @@ pub fn unanswered_stats(volume: &DiskId, reason: &NoAnswer) -> Status {
             "volume {volume}: its file system has not answered for {:.0} s; the disk may hang",
             age.as_secs_f64()
         ),
-        NoAnswer::Panicked { .. } | NoAnswer::Stopping { .. } => format!("volume {volume}: {reason}"),
+        NoAnswer::Panicked { .. } | NoAnswer::Abandoned { .. } | NoAnswer::Stopping { .. } => {
+            format!("volume {volume}: {reason}")
+        }
     };
     status(Code::Unavailable, text)
 }
