@@ -208,6 +208,11 @@ impl Limiter {
         }
     }
 
+    /// Since when everything is refused, if it is.
+    pub fn refused_since(&self) -> Option<Instant> {
+        self.0.state().gate.as_ref().map(|gate| gate.since)
+    }
+
     /// The present width, for a gauge.
     pub fn width(&self) -> f64 {
         self.0.state().width

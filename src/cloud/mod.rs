@@ -271,4 +271,9 @@ pub trait Cloud: Send + Sync + 'static {
         limit: usize,
         deadline: Deadline,
     ) -> impl Future<Output = Result<HostPage, CloudError>> + Send;
+
+    /// Why no request has been getting through for a while, if so, as a clause for who waits.
+    fn held_up(&self) -> Option<String> {
+        None
+    }
 }

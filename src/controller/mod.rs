@@ -156,6 +156,11 @@ impl<C: Cloud> Controller<C> {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Why the cloud has not been answering for a while, if so.
+    pub fn held_up(&self) -> Option<String> {
+        self.inner.cloud.held_up()
+    }
+
     /// How many attach, detach and grow operations wait for their turn on a host.
     pub fn changes_waiting(&self) -> usize {
         self.inner.slots.waiting()

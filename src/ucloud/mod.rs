@@ -66,6 +66,9 @@ use crate::cloud::{
 use crate::limit::Limiter;
 use crate::volume::{DiskId, Gib, HostId, HostKind, Zone};
 
+/// For how long everything is refused before it is worth a word.
+const HELD_UP: Duration = Duration::from_secs(5);
+
 /// Where the account's disks are.
 #[derive(Debug, Clone)]
 pub struct UCloudConfig {
@@ -213,6 +216,18 @@ impl<T: Transport> Cloud for UCloud<T> {
     ) -> Result<HostPage, CloudError> {
         let vpc_id = self.vpc_id.as_deref();
         self.client.call(&DescribePHosts { vpc_id, offset, limit }, deadline).await
+    }
+
+    fn held_up(&self) -> Option<String> {
+        let refused = self.limiter().refused_since()?.elapsed();
+        // Shorter ones are everyday life.
+        (refused >= HELD_UP).then(|| {
+            format!(
+                "the cloud has been refusing requests of this account as too many (RetCode 153) for {:.0} s; the driver \
+                 slows down, other users of the account may have to as well",
+                refused.as_secs_f64()
+            )
+        })
     }
 }
 

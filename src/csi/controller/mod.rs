@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::cloud::{Cloud, Deadline};
 use crate::controller::{Controller, Volume};
 use crate::csi::deadline::answer_by;
-use crate::csi::operation::{Operation, Operations};
+use crate::csi::operation::{NoAnswer, Operation, Operations};
 use crate::csi::proto::v1;
 use crate::csi::status::request::RequestError;
 use crate::csi::trace::record_volume;
@@ -88,7 +88,17 @@ impl<C: Cloud> ControllerService<C> {
             .operations
             .run(operation, answer_by, |progress| work(controller, Instant::now() + time, progress))
             .await;
-        result?
+        result.map_err(|reason| self.explained(reason))?
+    }
+
+    /// The operation knows what it waits for, and not that nothing gets through to the cloud.
+    fn explained(&self, reason: NoAnswer) -> NoAnswer {
+        match (reason, self.controller.held_up()) {
+            (NoAnswer::StillRunning { what, age, phase }, Some(why)) => {
+                NoAnswer::StillRunning { what, age, phase: format!("{phase}; {why}") }
+            }
+            (reason, _) => reason,
+        }
     }
 }
 
