@@ -125,8 +125,8 @@ impl<C: Cloud> Create<'_, C> {
         }
         match names.known(self.name.as_str(), begun) {
             Known::Nothing => {}
-            Known::Unsettled { since, wait } => {
-                return Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source: None });
+            Known::Unsettled { since, wait, why: source } => {
+                return Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source });
             }
             Known::Made(id) => {
                 if let Some(volume) = self.adopt(&id, false).await? {
@@ -276,7 +276,7 @@ impl<C: Cloud> Create<'_, C> {
                 Err(CallError::new(what, error).into())
             }
             Err(error) => {
-                inner.names.unanswered(name);
+                inner.names.unanswered(name, Some(error.clone()));
                 tracing::warn!(name, %error, "a create got no answer; looking for its disk");
                 self.find(error).await
             }
@@ -300,7 +300,7 @@ impl<C: Cloud> Create<'_, C> {
             }
         }
         let (since, wait) = match self.controller.inner.names.known(self.name.as_str(), Instant::now()) {
-            Known::Unsettled { since, wait } => (since, wait),
+            Known::Unsettled { since, wait, .. } => (since, wait),
             Known::Nothing | Known::Made(_) => Default::default(),
         };
         Err(CreateError::Unsettled { name: self.name.clone(), since, wait, source: Some(error) })
@@ -356,7 +356,7 @@ impl<C: Cloud> Create<'_, C> {
                 }
                 (Some(disk), Trust::Sound | Trust::Young) if disk.name != self.name.as_str() => {
                     // Whether a disk was made is as open as without an answer.
-                    self.controller.inner.names.unanswered(self.name.as_str());
+                    self.controller.inner.names.unanswered(self.name.as_str(), None);
                     let (name, id, found) = (self.name.clone(), disk.id.clone(), disk.name.clone());
                     return Err(CreateError::Foreign { name, disk: id, found });
                 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cloud::CloudError;
 use crate::volume::DiskId;
 
 /// For how long the id of a made disk is kept. A listing that lags longer is broken beyond this driver's help.
@@ -34,20 +35,20 @@ struct Table {
 #[derive(Debug, Clone)]
 enum Memory {
     /// A create was sent at this time, and whether it made a disk is not known.
-    Sent { at: Instant },
+    Sent { at: Instant, why: Option<CloudError> },
     /// The cloud gave this id to the name.
     Made { id: DiskId, at: Instant, handed_out: bool },
 }
 
 /// What is known of a name that a listing does not show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Known {
     /// Nothing: the name may be sent.
     Nothing,
     /// A disk was made and has this id.
     Made(DiskId),
     /// A create may have made a disk that is not listed yet; for so long nothing may be sent.
-    Unsettled { since: Duration, wait: Duration },
+    Unsettled { since: Duration, wait: Duration, why: Option<CloudError> },
 }
 
 impl Names {
@@ -60,15 +61,15 @@ impl Names {
         let now = Instant::now();
         let names = &mut self.lock().names;
         names.retain(|_, memory| match memory {
-            Memory::Sent { at } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
+            Memory::Sent { at, .. } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
             Memory::Made { at, .. } => now.duration_since(*at) <= MADE_MEMORY,
         });
-        names.insert(name.to_owned(), Memory::Sent { at: now });
+        names.insert(name.to_owned(), Memory::Sent { at: now, why: None });
     }
 
-    /// Notes that the create ended without an answer. It may have been received as late as now.
-    pub(super) fn unanswered(&self, name: &str) {
-        self.lock().names.insert(name.to_owned(), Memory::Sent { at: Instant::now() });
+    /// Notes that the create ended without an answer, and why. It may have been received as late as now.
+    pub(super) fn unanswered(&self, name: &str, why: Option<CloudError>) {
+        self.lock().names.insert(name.to_owned(), Memory::Sent { at: Instant::now(), why });
     }
 
     pub(super) fn made(&self, name: &str, id: &DiskId) {
@@ -136,10 +137,10 @@ impl Names {
         match self.lock().names.get(name) {
             None => Known::Nothing,
             Some(Memory::Made { id, .. }) => Known::Made(id.clone()),
-            Some(Memory::Sent { at }) => {
+            Some(Memory::Sent { at, why }) => {
                 let since = looked.saturating_duration_since(*at);
                 match self.settle.checked_sub(since) {
-                    Some(wait) if !wait.is_zero() => Known::Unsettled { since, wait },
+                    Some(wait) if !wait.is_zero() => Known::Unsettled { since, wait, why: why.clone() },
                     Some(_) | None => Known::Nothing,
                 }
             }
@@ -165,17 +166,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unanswered_name_is_free_after_the_settling_time() {
         let names = Names::new(SETTLE);
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Nothing));
         names.sending("pvc-1");
         tokio::time::advance(Duration::from_secs(30)).await;
-        names.unanswered("pvc-1");
+        names.unanswered("pvc-1", None);
         tokio::time::advance(Duration::from_secs(59)).await;
-        let (since, wait) = (Duration::from_secs(59), Duration::from_secs(1));
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Unsettled { since, wait });
+        let Known::Unsettled { since, wait, .. } = names.known("pvc-1", Instant::now()) else {
+            panic!("it is open")
+        };
+        assert_eq!((since.as_secs(), wait.as_secs()), (59, 1));
         let early = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_ne!(names.known("pvc-1", early), Known::Nothing, "the listing was begun too early");
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+        assert!(!matches!(names.known("pvc-1", early), Known::Nothing), "the listing was begun too early");
+        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Nothing));
     }
 
     #[tokio::test(start_paused = true)]
@@ -183,22 +186,22 @@ mod tests {
         let names = Names::new(SETTLE);
         names.sending("pvc-1");
         names.seen("pvc-1");
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Nothing));
 
         names.made("pvc-1", &id("bs-1"));
         names.seen("pvc-1");
         assert!(names.is_ours_alone("pvc-1", &id("bs-1")));
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Made(id("bs-1")));
+        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Made(made) if made == id("bs-1")));
         names.deleted(&id("bs-2"), None);
         assert!(names.is_ours_alone("pvc-1", &id("bs-1")));
         names.handed_out("pvc-1");
         assert!(!names.is_ours_alone("pvc-1", &id("bs-1")));
         names.deleted(&id("bs-1"), None);
-        assert_eq!(names.known("pvc-1", Instant::now()), Known::Nothing);
+        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Nothing));
 
-        names.unanswered("pvc-2");
+        names.unanswered("pvc-2", None);
         names.deleted(&id("bs-3"), Some("pvc-2"));
-        assert_eq!(names.known("pvc-2", Instant::now()), Known::Nothing);
+        assert!(matches!(names.known("pvc-2", Instant::now()), Known::Nothing));
 
         let begun = Instant::now();
         assert_eq!(names.deleted_since("pvc-2", begun), None);
