@@ -14,6 +14,7 @@ pub(crate) struct Meaning {
     /// For a request that changes something.
     pub(crate) outcome: Outcome,
     pub(crate) retry: Retry,
+    /// The likely cause, a semicolon, and what to do, or what the driver does.
     pub(crate) advice: &'static str,
 }
 
@@ -64,38 +65,34 @@ const fn busy(advice: &'static str) -> Meaning {
     Meaning { cause: Cause::Busy, outcome: Outcome::NothingHappened, retry: Retry::Never, advice }
 }
 
-const PAY: &str = "the account has too little money or unpaid orders; top it up, then it goes on by itself";
-const ARREARS: &str =
-    "the account is in arrears; pay soon, since disks of an account in arrears are deleted after some days";
-const KEYS: &str = "check the API keys of the driver: they are wrong, or the user they belong to is gone";
-const ALLOW_LIST: &str =
-    "the account allows API calls from listed addresses only; inside a VPC add 10.10.10.10 to that list";
-const POLICY: &str =
-    "the driver's keys or role lack a permission; grant it UDisk and UHost access in this project";
-const HOURLY: &str = "the account may not buy by the hour; use a StorageClass with chargeType month or year";
-const ATTACHED: &str = "the disk is attached or being attached; it must be detached first";
-const ASK_SUPPORT: &str = "the cloud gives no reason; if it stays so, ask its support with the request id";
-const AGAIN: &str = "trouble inside the cloud that should pass; the driver goes on by itself";
-const WAIT: &str = "another operation on this disk or its host must end first; the driver goes on by itself";
-
-/// All documented numbers, and those that were met in the field. In order.
+/// All documented numbers, and those that were met in the field. In order. Ten days in arrears is what the price list says
+/// of deletion.
 pub(crate) const TABLE: &[(i64, Meaning)] = &[
     (
         110,
         hiccup(
-            "a backend did not answer within the API's 60 s; the driver reads the state and goes on from there",
+            "a backend did not answer the API within 60 s; the driver reads the state and goes on from there",
         ),
     ),
-    (130, hiccup(AGAIN)),
-    (150, hiccup(AGAIN)),
+    (
+        130,
+        hiccup(
+            "the API's own gate or authentication is in trouble, which should pass; the driver goes on by itself",
+        ),
+    ),
+    (
+        150,
+        hiccup(
+            "the service is not available at the moment; the driver goes on by itself, UCloud's status page tells more",
+        ),
+    ),
     (
         153,
         Meaning {
             cause: Cause::Throttled,
             outcome: Outcome::NothingHappened,
             retry: Retry::Throttled,
-            advice: "the account sends more API requests than it may; the driver slows down, other users of the \
-                     account may have to as well",
+            advice: "the account sends more API requests than it may; the driver slows down, other users of the account may have to as well",
         },
     ),
     (
@@ -112,15 +109,33 @@ pub(crate) const TABLE: &[(i64, Meaning)] = &[
             "the endpoint does not know this action; check --api-endpoint and --region",
         ),
     ),
-    (170, no(Cause::Credentials, KEYS)),
+    (
+        170,
+        no(
+            Cause::Credentials,
+            "the request reached the API without its signature, as through a proxy that changes it; check --api-endpoint and what lies between",
+        ),
+    ),
     (
         171,
-        no(Cause::Credentials, "the signature is wrong: the private key does not belong to the public key"),
+        no(
+            Cause::Credentials,
+            "the signature is wrong, so the private key does not belong to the public key; check the API keys of the driver",
+        ),
     ),
-    (172, no(Cause::Credentials, KEYS)),
+    (
+        172,
+        no(
+            Cause::Credentials,
+            "the user of the API keys does not exist, or the account was cancelled; give the driver keys of a living user",
+        ),
+    ),
     (
         173,
-        no(Cause::Payment, "the account is frozen or restricted; its owner must clear this with the cloud"),
+        no(
+            Cause::Payment,
+            "the account is frozen or restricted, often for unpaid bills, and disks of an account in arrears are deleted after ten days; its owner must clear this with UCloud soon",
+        ),
     ),
     (
         174,
@@ -137,115 +152,246 @@ pub(crate) const TABLE: &[(i64, Meaning)] = &[
         230,
         no(
             Cause::InvalidRequest,
-            "the API rejects a value; check region, zone and the StorageClass (some zones take no hourly billing)",
+            "the API rejects a value; check region, zone and the StorageClass (some zones take no hourly billing, use chargeType month there)",
         ),
     ),
     (
         240,
         no(
             Cause::NoStock,
-            "the account has no permission for this product, or the zone does not sell it; use another type or zone",
+            "the account may not use this product, or the zone does not sell it; use another type or zone, or ask UCloud to open it",
         ),
     ),
-    (291, no(Cause::Denied, POLICY)),
+    (
+        291,
+        no(
+            Cause::Denied,
+            "the sub-account of the driver's keys lacks a permission; grant it UDisk and UHost access in this project",
+        ),
+    ),
     (
         292,
         no(
             Cause::Denied,
-            "the project does not exist or the driver's keys do not see it; check --project-id",
+            "the project does not exist, or the driver's keys do not see it; check --project-id",
+        ),
+    ),
+    (293, no(Cause::Denied, "the account may not use this zone; ask UCloud to open it, or use another zone")),
+    (
+        294,
+        no(
+            Cause::Denied,
+            "the account allows API calls from listed addresses only; add the driver's address to that list, inside a VPC 10.10.10.10",
+        ),
+    ),
+    (295, no(Cause::Denied, "a security lock is on the account; its owner must lift it in the console")),
+    (
+        299,
+        no(
+            Cause::Denied,
+            "an IAM policy denies this to the driver's keys or role; grant it UDisk and UHost access in this project",
         ),
     ),
     (
-        293,
-        no(Cause::Denied, "the account may not use this zone; ask the cloud to open it, or use another zone"),
+        520,
+        no(
+            Cause::Payment,
+            "the account's balance does not pay for this; top it up, then it goes on by itself",
+        ),
     ),
-    (294, no(Cause::Denied, ALLOW_LIST)),
-    (295, no(Cause::Denied, "a security lock is on the account; its owner must lift it in the console")),
-    (299, no(Cause::Denied, POLICY)),
-    (520, no(Cause::Payment, PAY)),
     (
         8010,
         no(
             Cause::HostMustStop,
-            "the host must be stopped for this; stop it, or wait until its pods have moved",
+            "this host cannot take the change while it runs; stop it, or wait until its pods have moved",
         ),
     ),
-    (8024, hiccup(AGAIN)),
-    (8025, hiccup(AGAIN)),
+    (8024, hiccup("the host's service failed at its part, which should pass; the driver goes on by itself")),
+    (
+        8025,
+        hiccup("the host's service could not do its part, which should pass; the driver goes on by itself"),
+    ),
     (8035, busy("the host is being migrated by the cloud; the driver goes on by itself afterwards")),
     (
         8095,
         no(
             Cause::Quota,
-            "a quota of the account is used up; ask the cloud for more or delete what is unused",
+            "a quota of the account for hosts and their disks is used up; ask UCloud for more or delete what is unused",
         ),
     ),
-    (8096, no(Cause::InvalidRequest, "a data disk may have at most 8000 GB here")),
-    (8104, no(Cause::Payment, PAY)),
+    (8096, no(Cause::InvalidRequest, "a data disk may have at most 8000 GB here; ask for less")),
+    (8104, no(Cause::Payment, "the account has unpaid orders; pay them, then it goes on by itself")),
     (
         8107,
         no(
             Cause::InvalidRequest,
-            "attached disks grow in steps of 10 GB and never shrink; ask for such a size",
+            "the size is not one that an attached disk can grow to; ask for more than it has, in steps of 10 GB",
         ),
     ),
-    (8116, no(Cause::Denied, HOURLY)),
-    (8117, no(Cause::Payment, ARREARS)),
-    (8300, no(Cause::Denied, POLICY)),
-    (8320, no(Cause::NoStock, NO_STOCK)),
-    (8832, hiccup(AGAIN)),
+    (
+        8116,
+        no(
+            Cause::Denied,
+            "the account may not buy by the hour; use a StorageClass with chargeType month or year",
+        ),
+    ),
+    (
+        8117,
+        no(
+            Cause::Payment,
+            "what was paid in advance for this host or disk is over; renew it soon, since disks are deleted after ten days in arrears",
+        ),
+    ),
+    (
+        8300,
+        no(
+            Cause::Denied,
+            "the user of the driver's keys may not touch this host or disk; grant it access to this resource",
+        ),
+    ),
+    (
+        8320,
+        no(
+            Cause::NoStock,
+            "the zone has no stock of cloud disks for this host now; use another zone or type, or wait",
+        ),
+    ),
+    (
+        8832,
+        hiccup("the host's service failed at this moment, which should pass; the driver goes on by itself"),
+    ),
     (
         8840,
         failed(
             Cause::DetachFailed,
-            "the host did not let the disk go; is it still mounted there, or is the host just starting?",
+            "the host did not let the disk go, often because it is still mounted there or the host is just starting; unmount it if it is, the driver goes on by itself",
         ),
     ),
-    (8892, failed(Cause::Refused, ASK_SUPPORT)),
-    (8905, busy("the host is starting, stopping or in another state that does not allow this")),
-    (8906, no(Cause::InvalidRequest, "what was said about the disk does not fit the host")),
-    (8978, no(Cause::Quota, "the snapshot quota is used up; delete snapshots that are not needed")),
-    (8980, busy("the host asks for a pause of 30 s; the driver goes on by itself")),
-    (8981, hiccup(AGAIN)),
-    (8982, busy("the disk is in a state that does not allow this now")),
-    (16001, no(Cause::NotFound, "the cloud does not know this bare-metal host; was it deleted?")),
+    (
+        8892,
+        failed(
+            Cause::Refused,
+            "the host's configuration could not be changed, and the cloud does not say why; if it stays so, ask UCloud's support with the request id",
+        ),
+    ),
+    (
+        8905,
+        busy(
+            "the host is starting, stopping or in another state that does not allow this; the driver waits, start the host if it is down",
+        ),
+    ),
+    (
+        8906,
+        no(
+            Cause::InvalidRequest,
+            "what was said about the disk does not fit the host; see the disk and the host in the console",
+        ),
+    ),
+    (8978, no(Cause::Quota, "the host's snapshot quota is used up; delete snapshots that are not needed")),
+    (8980, busy("the host asks for a pause of 30 s between changes; the driver goes on by itself")),
+    (
+        8981,
+        hiccup("the host's service could not read the disk, which should pass; the driver goes on by itself"),
+    ),
+    (
+        8982,
+        busy(
+            "the disk is in a state that does not allow this now; the driver waits for the end of what runs",
+        ),
+    ),
+    (
+        16001,
+        no(
+            Cause::NotFound,
+            "the cloud does not know this bare-metal host, perhaps it was deleted; if so, delete its Node too",
+        ),
+    ),
     (
         17000,
         failed(
             Cause::Refused,
-            "the creation failed without a reason; the driver looks for the disk before it tries again",
+            "the creation failed without a reason; the driver looks for the disk before it tries again, and UCloud's support knows more by the request id",
         ),
     ),
-    (17005, no(Cause::NoStock, NO_STOCK)),
-    (17010, failed(Cause::Refused, ASK_SUPPORT)),
+    (
+        17005,
+        no(Cause::NoStock, "this zone has no stock of the disk type now; use another zone or type, or wait"),
+    ),
+    (
+        17010,
+        failed(
+            Cause::Refused,
+            "making the snapshot failed without a reason; if it stays so, ask UCloud's support with the request id",
+        ),
+    ),
     (17011, no(Cause::Quota, "the disk has as many manual snapshots as it may; delete one")),
     (17012, no(Cause::Quota, "the account has as many snapshots as it may; delete some")),
-    (17015, failed(Cause::Refused, ASK_SUPPORT)),
-    (17020, failed(Cause::Refused, ASK_SUPPORT)),
+    (
+        17015,
+        failed(
+            Cause::Refused,
+            "making a clone of the disk failed without a reason; if it stays so, ask UCloud's support with the request id",
+        ),
+    ),
+    (
+        17020,
+        failed(
+            Cause::Refused,
+            "making a disk from the snapshot failed without a reason; see whether the snapshot is whole in the console",
+        ),
+    ),
     (
         17025,
         failed(Cause::Refused, "growing failed without a reason; the driver reads the size and tries again"),
     ),
-    (17026, no(Cause::InUse, ATTACHED)),
+    (
+        17026,
+        no(
+            Cause::InUse,
+            "the disk is attached or being attached; it must be detached first, so stop the pod that uses it",
+        ),
+    ),
     (
         17030,
         failed(
             Cause::Refused,
-            "deleting failed without a reason; a disk that is attached or being snapshotted cannot be deleted",
+            "deleting failed without a reason, often because the disk is attached or being snapshotted; end that, the driver tries again",
         ),
     ),
-    (17031, failed(Cause::Refused, ASK_SUPPORT)),
-    (17035, failed(Cause::Refused, ASK_SUPPORT)),
-    (17040, hiccup(AGAIN)),
-    (17041, no(Cause::NotFound, "the cloud does not know this disk in this region, zone and project")),
-    (17045, hiccup(AGAIN)),
-    (17050, hiccup(AGAIN)),
+    (
+        17031,
+        failed(
+            Cause::Refused,
+            "deleting the snapshot failed without a reason, often because a disk is being made from it; try again later",
+        ),
+    ),
+    (
+        17035,
+        failed(
+            Cause::Refused,
+            "deleting the snapshot failed without a reason, often because a disk is being made from it; try again later",
+        ),
+    ),
+    (17040, hiccup("the cloud failed to read the disk, which should pass; the driver reads it again")),
+    (
+        17041,
+        no(
+            Cause::NotFound,
+            "the cloud does not know this disk in this region, zone and project; if it was deleted, its data is gone with it, else check --region and --project-id",
+        ),
+    ),
+    (17045, hiccup("the cloud failed to read the snapshot, which should pass; the driver reads it again")),
+    (
+        17050,
+        hiccup(
+            "the cloud failed to note the change, which should pass; the driver reads the state and goes on from there",
+        ),
+    ),
     (
         17055,
         failed(
             Cause::AttachFailed,
-            "the cloud gives no reason; usual ones: the host has as many disks as it can (26), is starting or \
-             stopping, or the disk is elsewhere",
+            "the cloud gives no reason, and often the host has as many disks as it can (26), is starting or stopping, or the disk is elsewhere; see the disk and the host in the console",
         ),
     ),
     (17056, busy("an earlier attachment of this disk or host still runs; the driver waits for its end")),
@@ -254,61 +400,157 @@ pub(crate) const TABLE: &[(i64, Meaning)] = &[
         17060,
         failed(
             Cause::DetachFailed,
-            "the cloud gives no reason; usual ones: it is not attached, still mounted, or the host has just started",
+            "the cloud gives no reason, and often it is still mounted, not attached, or the host has just started; see that no process on the host uses it",
         ),
     ),
     (17061, busy("an earlier detachment of this disk or host still runs; the driver waits for its end")),
-    (17062, no(Cause::Denied, HOURLY)),
-    (17063, no(Cause::Payment, PAY)),
+    (
+        17062,
+        no(
+            Cause::Denied,
+            "the account may not have disks by the hour; use a StorageClass with chargeType month or year",
+        ),
+    ),
+    (
+        17063,
+        no(
+            Cause::Payment,
+            "the account's balance does not pay for this disk, and one by the month or year is paid in advance as a whole; top the balance up, then it goes on by itself",
+        ),
+    ),
     (
         17064,
-        failed(Cause::Refused, "making the bill failed; the driver looks for the disk before it tries again"),
+        failed(
+            Cause::Refused,
+            "making the bill failed; the driver looks for the disk before it tries again, see that no order is left unpaid",
+        ),
     ),
     (
         17065,
-        failed(Cause::Refused, "making the bill for the new size failed; the driver reads the size first"),
+        failed(
+            Cause::Refused,
+            "making the bill for the new size failed; the driver reads the size first, see that no order is left unpaid",
+        ),
     ),
-    (17066, hiccup(AGAIN)),
+    (17066, hiccup("the cloud failed to read the bill, which should pass; the driver goes on by itself")),
     (
         17067,
-        no(Cause::Quota, "the account has as many disks as it may; ask the cloud for more or delete some"),
+        no(
+            Cause::Quota,
+            "the account has as many disks as it may; ask UCloud for more or delete some, csi-udisk orphans lists what nothing uses",
+        ),
     ),
-    (17068, hiccup(AGAIN)),
-    (17070, failed(Cause::Refused, ASK_SUPPORT)),
-    (17080, failed(Cause::Refused, ASK_SUPPORT)),
+    (
+        17068,
+        hiccup(
+            "the cloud failed to check its room for the disk, which should pass; the driver goes on by itself",
+        ),
+    ),
+    (
+        17070,
+        failed(
+            Cause::Refused,
+            "making the snapshot failed without a reason; if it stays so, ask UCloud's support with the request id",
+        ),
+    ),
+    (
+        17080,
+        failed(
+            Cause::Refused,
+            "bringing the disk back from the recycle bin failed without a reason; ask UCloud's support with the request id",
+        ),
+    ),
     (
         17081,
         failed(
             Cause::Refused,
-            "deleting failed without a reason; a disk that is attached or being snapshotted cannot be deleted",
+            "deleting failed without a reason, often because the disk is attached or being snapshotted; end that, the driver tries again",
         ),
     ),
-    (17084, no(Cause::Payment, PAY)),
+    (
+        17084,
+        no(
+            Cause::Payment,
+            "unpaid bills forbid to bring the disk back; pay them soon, since it is lost after some days",
+        ),
+    ),
     (17085, busy("the disk is being snapshotted; the driver goes on by itself afterwards")),
     (17086, busy("the disk is being cloned; the driver goes on by itself afterwards")),
-    (17087, failed(Cause::Refused, ASK_SUPPORT)),
-    (17088, no(Cause::InvalidRequest, "disks of this type cannot be snapshotted")),
-    (17089, no(Cause::InvalidRequest, "disks of this type cannot be cloned")),
-    (17090, hiccup(AGAIN)),
-    (17091, no(Cause::InvalidRequest, "data ark was switched off less than three days ago; wait")),
+    (
+        17087,
+        failed(
+            Cause::Refused,
+            "a snapshot of the disk failed, and the cloud forbids changes after that; delete that snapshot, or ask UCloud's support with the request id",
+        ),
+    ),
+    (
+        17088,
+        no(
+            Cause::InvalidRequest,
+            "disks of this type cannot be snapshotted; use another type for volumes that need snapshots",
+        ),
+    ),
+    (
+        17089,
+        no(
+            Cause::InvalidRequest,
+            "disks of this type cannot be cloned; use another type for volumes that need clones",
+        ),
+    ),
+    (17090, hiccup("the cloud failed to switch data ark, which should pass; the driver goes on by itself")),
+    (
+        17091,
+        no(
+            Cause::InvalidRequest,
+            "data ark of this disk was switched off less than three days ago; wait until then",
+        ),
+    ),
     (17092, no(Cause::InvalidRequest, "the disk is too old for data ark; leave udataArkMode out")),
-    (17095, hiccup(AGAIN)),
-    (17096, no(Cause::InUse, ATTACHED)),
-    (17097, no(Cause::InUse, ATTACHED)),
-    (17098, busy(WAIT)),
-    (17099, no(Cause::Quota, "the disk has as many snapshots as it may; delete some")),
-    (17101, busy("an attachment was asked for less than 30 s ago; the driver waits")),
-    (17102, hiccup(AGAIN)),
-    (17103, no(Cause::Quota, "this kind of account may have at most 20 GB per disk")),
+    (
+        17095,
+        hiccup(
+            "bringing back an older state of the disk failed, which should pass; the driver goes on by itself",
+        ),
+    ),
+    (
+        17096,
+        no(
+            Cause::InUse,
+            "the disk is attached, so no older state can be brought back; stop the pod that uses it first",
+        ),
+    ),
+    (
+        17097,
+        no(
+            Cause::InUse,
+            "the disk is attached, so no older state can be brought back; stop the pod that uses it first",
+        ),
+    ),
+    (17098, busy("an older state of the disk is being brought back; the driver waits for the end of that")),
+    (17099, no(Cause::Quota, "the disk has as many snapshots as it may; delete some of its snapshots")),
+    (17101, busy("an attachment was asked for less than 30 s ago; the driver waits that long")),
+    (17102, hiccup("the cloud failed to find the price, which should pass; the driver goes on by itself")),
+    (
+        17103,
+        no(
+            Cause::Quota,
+            "this kind of account may have at most 20 GB per disk; ask for less or use another account",
+        ),
+    ),
     (
         17218,
         no(
             Cause::RdmaMismatch,
-            "disk and host are in different RDMA clusters; the pod must run on a host of the disk's cluster, or \
-             --cross-pod-attach must be allowed",
+            "disk and host are in different RDMA clusters; let the pod run on a host of the disk's cluster, or allow --cross-pod-attach",
         ),
     ),
-    (54002, no(Cause::NotFound, "the cloud does not know what the request names; was the host deleted?")),
+    (
+        54002,
+        no(
+            Cause::NotFound,
+            "the cloud does not know what the request names, perhaps the host was deleted; if so, delete its Node too",
+        ),
+    ),
 ];
 
 #[cfg(test)]
@@ -330,12 +572,28 @@ mod tests {
     ];
 
     #[test]
-    fn the_table_holds_every_number_once_in_order_with_advice() {
+    fn the_table_holds_every_number_once_in_order() {
         let codes: Vec<i64> = TABLE.iter().map(|(code, _)| *code).collect();
         assert_eq!(codes, DOCUMENTED);
+    }
+
+    /// Numbers that the documentation explains with the same words.
+    const ALIKE: [[i64; 2]; 5] = [[210, 220], [17010, 17070], [17030, 17081], [17031, 17035], [17096, 17097]];
+
+    #[test]
+    fn every_number_has_a_cause_and_something_to_do_of_its_own() {
+        let long = |text: &str| text.split(' ').count() >= 2;
         for (code, meaning) in TABLE {
-            assert!(meaning.advice.len() > 20, "{code}");
-            assert!(!meaning.advice.ends_with('.'), "{code}: the advice stands inside a sentence");
+            let advice = meaning.advice;
+            let (cause, remedy) = advice.split_once("; ").unwrap_or_else(|| panic!("{code}: {advice}"));
+            assert!(cause.split(' ').count() >= 4 && long(remedy), "{code}: {advice}");
+            assert!(!advice.contains("; ; ") && remedy.find("; ").is_none(), "{code}: {advice}");
+            assert!(!advice.ends_with('.'), "{code}: it stands inside a sentence");
+            assert!(advice.len() <= 200, "{code}: {} bytes of the kilobyte that an event has", advice.len());
+            for (other, another) in TABLE.iter().filter(|(other, _)| other > code) {
+                let alike = ALIKE.contains(&[*code, *other]);
+                assert_eq!(advice == another.advice, alike, "{code} and {other}");
+            }
         }
     }
 

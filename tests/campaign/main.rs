@@ -7,6 +7,7 @@
 
 mod call;
 mod cell;
+mod events;
 mod fault;
 mod grid;
 mod judge;
