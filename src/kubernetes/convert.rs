@@ -1,10 +1,9 @@
 //! From the API's objects to what is compared.
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::storage::v1 as storage;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
+use super::shape::{self, Meta};
 use crate::inventory::cluster::{Attachment, Claim, Life, Node, Requirement, Volume};
 
 /// Which driver was chosen for a claim. The second is what Kubernetes before 1.23 wrote.
@@ -19,11 +18,11 @@ const HOST_LABELS: [&str; 3] = ["node.uk8s.ucloud.cn/resource_id", "UhostID", "U
 type Converted<T> = Result<T, serde_json::Error>;
 
 pub(super) fn volume(value: Value) -> Converted<Volume> {
-    let core::PersistentVolume { metadata, spec, status } = serde_json::from_value(value)?;
+    let shape::Volume { metadata, spec, status } = serde_json::from_value(value)?;
     let spec = spec.unwrap_or_default();
     let status = status.unwrap_or_default();
     let (driver, handle) = spec.csi.map(|csi| (csi.driver, csi.volume_handle)).unzip();
-    let capacity = spec.capacity.and_then(|capacity| capacity.get("storage").map(|size| size.0.clone()));
+    let capacity = spec.capacity.and_then(|capacity| capacity.get("storage").cloned());
     let required = spec.node_affinity.and_then(|affinity| affinity.required);
     let places = required.map(|selector| selector.node_selector_terms).unwrap_or_default();
     Ok(Volume {
@@ -42,7 +41,7 @@ pub(super) fn volume(value: Value) -> Converted<Volume> {
     })
 }
 
-fn place(term: core::NodeSelectorTerm) -> Vec<Requirement> {
+fn place(term: shape::Term) -> Vec<Requirement> {
     let requirements = term.match_expressions.unwrap_or_default().into_iter();
     requirements
         .map(|one| Requirement {
@@ -54,7 +53,7 @@ fn place(term: core::NodeSelectorTerm) -> Vec<Requirement> {
 }
 
 pub(super) fn claim(value: Value) -> Converted<Claim> {
-    let core::PersistentVolumeClaim { metadata, spec, status } = serde_json::from_value(value)?;
+    let shape::Claim { metadata, spec, status } = serde_json::from_value(value)?;
     let spec = spec.unwrap_or_default();
     let note = |key: &str| metadata.annotations.as_ref().and_then(|notes| notes.get(key)).cloned();
     Ok(Claim {
@@ -71,10 +70,10 @@ pub(super) fn claim(value: Value) -> Converted<Claim> {
 }
 
 pub(super) fn attachment(value: Value) -> Converted<Attachment> {
-    let storage::VolumeAttachment { metadata, spec, status } = serde_json::from_value(value)?;
+    let shape::Attachment { metadata, spec, status } = serde_json::from_value(value)?;
     let status = status.unwrap_or_default();
     let node_id = metadata.annotations.as_ref().and_then(|notes| notes.get(NODE_ID)).cloned();
-    let text = |error: Option<storage::VolumeError>| error.map(|error| error.message.unwrap_or_default());
+    let text = |error: Option<shape::Failure>| error.map(|error| error.message.unwrap_or_default());
     Ok(Attachment {
         life: life(&metadata),
         name: metadata.name.unwrap_or_default(),
@@ -89,7 +88,7 @@ pub(super) fn attachment(value: Value) -> Converted<Attachment> {
 }
 
 pub(super) fn node(value: Value) -> Converted<Node> {
-    let core::Node { metadata, status, .. } = serde_json::from_value(value)?;
+    let shape::Node { metadata, status } = serde_json::from_value(value)?;
     let mut node = Node { name: metadata.name.unwrap_or_default(), ..Node::default() };
     let labels = metadata.labels.unwrap_or_default();
     for id in HOST_LABELS.iter().filter_map(|key| labels.get(*key)) {
@@ -99,7 +98,7 @@ pub(super) fn node(value: Value) -> Converted<Node> {
         }
     }
     let addresses = status.and_then(|status| status.addresses).unwrap_or_default();
-    for address in addresses.iter().filter(|address| address.type_ == "InternalIP") {
+    for address in addresses.iter().filter(|address| address.kind == "InternalIP") {
         if address.address.parse::<std::net::IpAddr>().is_ok() {
             node.names.add(&address.address);
         }
@@ -109,12 +108,12 @@ pub(super) fn node(value: Value) -> Converted<Node> {
 
 /// The name of a node and its id for the driver.
 pub(super) fn csi_node(value: Value, driver: &str) -> Converted<(String, Option<String>)> {
-    let storage::CSINode { metadata, spec, .. } = serde_json::from_value(value)?;
+    let shape::CsiNode { metadata, spec } = serde_json::from_value(value)?;
     let ours = spec.drivers.into_iter().find(|known| known.name == driver);
     Ok((metadata.name.unwrap_or_default(), ours.map(|known| known.node_id)))
 }
 
-fn life(metadata: &ObjectMeta) -> Life {
+fn life(metadata: &Meta) -> Life {
     Life {
         created: metadata.creation_timestamp.as_ref().and_then(seconds),
         deleted: metadata.deletion_timestamp.as_ref().and_then(seconds),

@@ -4,6 +4,7 @@ mod connect;
 mod convert;
 mod list;
 mod mention;
+mod shape;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
