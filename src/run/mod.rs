@@ -29,6 +29,7 @@ use crate::csi::operation::Operations;
 use crate::csi::proto::v1::identity_server::IdentityServer;
 use crate::csi::server::{self, STOP_WITHIN, ServeError};
 use crate::csi::socket::{Socket, SocketError};
+use crate::node::linux::code;
 use crate::readiness::Readiness;
 use crate::telemetry::admin::{Admin, Port};
 use crate::telemetry::level::LogLevel;
@@ -37,6 +38,9 @@ use crate::ucloud::{BuildError, Instance, Metadata, ReqwestTransport};
 
 /// One question to the metadata service, which answers in milliseconds where there is one. The next follows soon.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a start is looked at for its end, and how long it is given after it.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Why the driver could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,18 @@ pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Resu
     if config.mode.has_node() {
         routes.add_service(node::start(&config, &operations, &readiness, &background, &metrics, ask, &stop)?);
     }
+
+    let started = readiness.clone();
+    background.spawn(async move {
+        while !started.is_ready() {
+            tokio::time::sleep(SETTLE).await;
+        }
+        tokio::time::sleep(SETTLE).await;
+        // Without it the process is larger, and does its work.
+        if let Err(error) = code::let_go() {
+            tracing::debug!(%error, "cannot let go of the code of the start");
+        }
+    });
 
     let served = server::serve(socket, routes.routes(), operations, metrics, stop, STOP_WITHIN).await;
     background.end().await;

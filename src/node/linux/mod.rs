@@ -8,6 +8,7 @@ pub mod blank;
 pub mod blocking;
 pub mod calls;
 pub mod candidates;
+pub mod code;
 mod crc32c;
 mod detached;
 pub mod device;
