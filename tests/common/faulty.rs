@@ -5,10 +5,12 @@
 //! open, and if the server's were among them, nothing could end the hang. So every disk ends with its server: what
 //! hung then fails. It ends when its test does, when the test's process dies, and after [`LONGEST_LIFE`] in any case.
 
+#![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a module of tests")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +72,46 @@ pub fn is_possible() -> bool {
     is
 }
 
+/// What a disk was asked to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    Write {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    /// All before it is on the disk for good.
+    Flush,
+}
+
+impl Kept {
+    const HEADER: usize = 16;
+
+    /// A flush has no bytes.
+    fn header(offset: u64, length: usize) -> [u8; Self::HEADER] {
+        let mut header = [0; Self::HEADER];
+        header[..8].copy_from_slice(&offset.to_le_bytes());
+        header[8..].copy_from_slice(&u64::try_from(length).unwrap().to_le_bytes());
+        header
+    }
+
+    fn parse(mut record: &[u8]) -> Vec<Self> {
+        let mut all = Vec::new();
+        while !record.is_empty() {
+            let (header, rest) = record.split_at(Self::HEADER);
+            let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+            let (bytes, rest) = rest.split_at(usize::try_from(number(&header[8..])).unwrap());
+            let offset = number(&header[..8]);
+            all.push(if bytes.is_empty() {
+                Self::Flush
+            } else {
+                Self::Write { offset, bytes: bytes.to_vec() }
+            });
+            record = rest;
+        }
+        all
+    }
+}
+
 /// A server. What it serves fails when this is dropped.
 pub struct Faulty {
     directory: PathBuf,
@@ -85,6 +127,22 @@ impl Faulty {
         let this = Self::start(directory);
         let disk = host.disk_of(&this.directory.join("mount/disk"));
         (this, disk)
+    }
+
+    /// A disk that keeps a record of what it was asked to keep, in that order.
+    pub fn recorded(host: &TestHost, name: &str, size: u64) -> (Self, Disk) {
+        let directory = host.path(name);
+        fs::create_dir(&directory).unwrap();
+        File::create_new(directory.join("record")).unwrap();
+        File::create_new(directory.join("image")).unwrap().set_len(size).unwrap();
+        let this = Self::start(directory);
+        let disk = host.disk_of(&this.directory.join("mount/disk"));
+        (this, disk)
+    }
+
+    /// The record up to now. What was answered is in it.
+    pub fn record(&self) -> Vec<Kept> {
+        Kept::parse(&fs::read(self.directory.join("record")).unwrap())
     }
 
     /// A file system of its own on a disk, mounted at `path`.
@@ -178,7 +236,8 @@ fn serve(directory: &Path) {
         }
     };
     mount(Some(source), &target, Some(kind), MsFlags::empty(), Some(data.as_str())).unwrap();
-    let disk = Server { image, mode: directory.join("mode") };
+    let record = OpenOptions::new().append(true).open(directory.join("record")).ok();
+    let disk = Server { image, record, mode: directory.join("mode") };
     let session = Session::from_fd(disk, fuse.into(), SessionACL::All, Config::default()).unwrap();
     fs::write(directory.join("ready"), "").unwrap();
     // Ends when nobody has it mounted or open.
@@ -187,6 +246,7 @@ fn serve(directory: &Path) {
 
 struct Server {
     image: File,
+    record: Option<File>,
     mode: PathBuf,
 }
 
@@ -212,6 +272,13 @@ impl Server {
                 Mode::Fail => return (false, false),
                 Mode::Hang => wait(),
             }
+        }
+    }
+
+    /// One call after the other is served, so the record has their order.
+    fn keep(&self, offset: u64, bytes: &[u8]) {
+        if let Some(mut record) = self.record.as_ref() {
+            record.write_all(&[&Kept::header(offset, bytes.len())[..], bytes].concat()).unwrap();
         }
     }
 
@@ -294,6 +361,7 @@ impl Filesystem for Server {
         reply: ReplyWrite,
     ) {
         if self.outcome().1 && self.image.write_all_at(data, offset).is_ok() {
+            self.keep(offset, data);
             reply.written(u32::try_from(data.len()).unwrap());
         } else {
             reply.error(Errno::EIO);
@@ -305,6 +373,11 @@ impl Filesystem for Server {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        if self.outcome().1 { reply.ok() } else { reply.error(Errno::EIO) }
+        if self.outcome().1 {
+            self.keep(0, &[]);
+            reply.ok();
+        } else {
+            reply.error(Errno::EIO);
+        }
     }
 }

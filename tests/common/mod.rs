@@ -141,7 +141,12 @@ impl TestHost {
     pub fn passing_disk(&self, size: u64) -> Disk {
         let image = self.path("images/passing");
         fs::File::create(&image).unwrap().set_len(size).unwrap();
-        Disk { inner: Arc::new(Loop::attach(&image, 512)) }
+        Self::passing_disk_of(&image)
+    }
+
+    /// The same of an image that is there.
+    pub fn passing_disk_of(image: &Path) -> Disk {
+        Disk { inner: Arc::new(Loop::attach(image, 512)) }
     }
 
     /// Makes a disk of an image that is there.

@@ -182,9 +182,12 @@ async fn is_made_again(host: &TestHost, disk: &Disk, volume: &Volume, fs: FsType
 #[test]
 fn remains_of_a_noted_mkfs_are_made_again() {
     for fs in file_systems() {
-        for odd in [0, 1] {
+        for (odd, sector) in [(0, 512), (1, 512), (0, 4096), (1, 4096)] {
             on_a_host(false, |host| async move {
-                let (disk, volume) = plugged(&host, fs, SMALL);
+                let image = host.disk("a", SMALL).image().to_owned();
+                let disk = host.disk_with_sectors(&image, sector);
+                host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+                let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
                 make_parts(&host, &disk, &volume, fs, |offset| offset / 4096 % 2 == odd);
                 put(&disk, &note_of(&volume, fs));
                 is_made_again(&host, &disk, &volume, fs).await;
