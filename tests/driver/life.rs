@@ -134,7 +134,7 @@ fn read(at: &AtNode) {
     assert_eq!(found, DATA);
 }
 
-fn installed(test: &str, tool: &str) -> bool {
+pub fn installed(test: &str, tool: &str) -> bool {
     let found =
         ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(tool).exists());
     if !found {

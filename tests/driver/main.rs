@@ -11,6 +11,7 @@ mod legacy;
 mod life;
 mod list;
 mod propagation;
+mod rehearsal;
 mod restart_needed;
 mod secrets;
 mod world;
