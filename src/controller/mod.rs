@@ -69,7 +69,7 @@ pub struct ControllerConfig {
     pub create_settle: Duration,
     /// How long reads of a disk may lag behind changes.
     pub read_lag: Duration,
-    /// How long a disk may be attaching, detaching or otherwise on its way before it counts as stuck.
+    /// How long a disk may be attaching, detaching or new before it counts as stuck.
     pub stuck_after: Duration,
     /// How long an attached disk may be without a device name.
     pub device_wait: Duration,

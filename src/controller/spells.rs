@@ -40,7 +40,7 @@ impl Spells {
         let now = Instant::now();
         let mut table = self.table();
         table.retain(|_, spell| now.duration_since(spell.seen) <= MEMORY);
-        let Some(disk) = disk.filter(|disk| disk.status.is_changing()) else {
+        let Some(disk) = disk.filter(|disk| passes_soon(&disk.status)) else {
             table.remove(id);
             return None;
         };
@@ -75,6 +75,20 @@ impl Spells {
     }
 }
 
+/// Whether a disk is in this state for seconds only. Cloning and restoring take as long as there is data.
+fn passes_soon(status: &DiskStatus) -> bool {
+    match status {
+        DiskStatus::Initializing | DiskStatus::Attaching | DiskStatus::Detaching => true,
+        DiskStatus::Available
+        | DiskStatus::InUse
+        | DiskStatus::Cloning
+        | DiskStatus::Restoring
+        | DiskStatus::RestoreFailed
+        | DiskStatus::Failed
+        | DiskStatus::Other(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +117,10 @@ mod tests {
         assert!(spells.note(&id, Some(&detaching)).is_some());
         assert_eq!(spells.note(&id, Some(&disk("bs-1", DiskStatus::Available))), None);
         assert_eq!(spells.stuck(), 0);
+        // A large disk may be cloned for an hour.
+        let cloning = disk("bs-1", DiskStatus::Cloning);
+        assert_eq!(spells.note(&id, Some(&cloning)), None);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert_eq!(spells.note(&id, Some(&cloning)), None);
     }
 }

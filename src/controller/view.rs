@@ -121,8 +121,8 @@ impl<'a, C: Cloud> View<'a, C> {
     pub(super) async fn again(&mut self, phase: String) -> Result<Sight, Unresolved> {
         self.phase(match self.stuck {
             Some(lasts) => format!(
-                "{phase}; it has been so for at least {}, so it seems stuck: if it stays so, ask UCloud's support to \
-                 set it free",
+                "{phase}; it has been so for at least {}, so it seems stuck: if it stays so, ask UCloud's support \
+                 about the disk",
                 Seconds(lasts)
             ),
             None => phase,

@@ -64,7 +64,7 @@ table! {
     HOST_QUEUES = "csi_udisk_attachments_waiting", Gauge, [],
         "Attach, detach and grow operations that wait for their turn on a host";
     STUCK_DISKS = "csi_udisk_stuck_disks", Gauge, [],
-        "Disks that have been attaching, detaching or otherwise on their way for more than three minutes";
+        "Disks that have been attaching, detaching or initializing for more than three minutes";
     STUCK_CALLS = "csi_udisk_stuck_host_calls", Gauge, [], "Calls to the kernel that have not come back in their time";
     READY = "csi_udisk_ready", Gauge, [], "Whether the driver is ready for work";
 }
