@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
@@ -156,9 +157,26 @@ impl<C: Cloud> Create<'_, C> {
         Err(Unresolved::TimedOut { what: self.what.clone(), phase, waited: begun.elapsed(), source: None })
     }
 
+    /// Waits until few look up names, so that the reads of disks which are made already do not wait behind a thousand
+    /// look-ups.
+    async fn turn(&self, phase: String) -> Result<SemaphorePermit<'_>, Unresolved> {
+        let begun = Instant::now();
+        let turn = self.controller.inner.look_ups.acquire();
+        match tokio::time::timeout_at(self.deadline, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Nobody closes it.
+            Ok(Err(_)) | Err(_) => {
+                let (what, waited) = (self.what.clone(), begun.elapsed());
+                Err(Unresolved::TimedOut { what, phase, waited, source: None })
+            }
+        }
+    }
+
     async fn look_up(&self) -> Result<Listing, Unresolved> {
-        self.progress.set(format!("looking for a UDisk named {}", self.name));
         let inner = &self.controller.inner;
+        let phase = format!("looking for a UDisk named {}", self.name);
+        self.progress.set(phase.as_str());
+        let _turn = self.turn(phase).await?;
         let begun = Instant::now();
         // No zone: an earlier try may have been for another node, in another zone.
         let filter = DiskFilter { name: Some(self.name.to_string()), ..DiskFilter::default() };
@@ -265,7 +283,7 @@ impl<C: Cloud> Create<'_, C> {
                 inner.names.made(name, &id);
                 tracing::info!(name, disk = %id, zone = %new.zone, size = %new.size, "UDisk created");
                 let mut view = self.view(&id);
-                view.restart(Some(DiskStatus::Initializing));
+                view.restart_for_new();
                 let sight = view.again(format!("UDisk {id} is being made")).await?;
                 self.usable(view, sight).await
             }
@@ -342,7 +360,7 @@ impl<C: Cloud> Create<'_, C> {
     /// Waits until the disk can be handed out.
     async fn usable(&self, mut view: View<'_, C>, mut sight: Sight) -> Result<Volume, CreateError> {
         loop {
-            // What a page shows ends the wait only together with a read by id.
+            // What a page shows of a disk that this call did not make ends the wait only together with a read by id.
             let waits = |disk: &Disk| disk.name == self.name.as_str() && disk.status.is_changing();
             if sight.listed && sight.trust != Trust::Stale && !sight.disk.as_ref().is_some_and(waits) {
                 sight = view.read().await?;

@@ -33,6 +33,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 pub use attach::{AttachError, AttachRequest};
 pub use create::{CreateError, CreateRequest};
 pub use delete::DeleteError;
@@ -54,6 +56,9 @@ use self::poller::Poller;
 use self::recent::Recent;
 use self::slots::Slots;
 use self::spells::Spells;
+
+/// How many names are looked up at a time.
+const LOOK_UPS: usize = 8;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -121,6 +126,7 @@ struct Inner<C> {
     spells: Spells,
     listings: Listings,
     names: Names,
+    look_ups: Semaphore,
     hosts: Hosts,
 }
 
@@ -149,6 +155,7 @@ impl<C: Cloud> Controller<C> {
             spells: Spells::new(config.stuck_after),
             listings: Listings::default(),
             names: Names::new(config.create_settle),
+            look_ups: Semaphore::new(LOOK_UPS),
             hosts: Hosts::new(config.host_memory),
             cloud,
             config,

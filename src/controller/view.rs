@@ -3,7 +3,7 @@
 //! Reads may be shared pages of the listing, which may be further behind than reads by id. So a page is good enough to
 //! act on where the cloud itself refuses what does not fit, and to go on waiting. It ends the wait for a change only if
 //! that was seen under way before and has not happened to this disk lately, since what the page shows could be that
-//! other time. Any other conclusion needs a read by id.
+//! other time; a disk that was just made has no other time. Any other conclusion needs a read by id.
 
 use std::time::Duration;
 
@@ -156,6 +156,11 @@ impl<'a, C: Cloud> View<'a, C> {
     pub(super) fn restart(&mut self, meanwhile: Option<DiskStatus>) {
         let once = !self.controller.inner.recent.is_repeated(self.id);
         (self.wait, self.settled_by_page, self.meanwhile) = (None, false, meanwhile.filter(|_| once));
+    }
+
+    /// Starts the wait for a disk that was just made: it has no earlier state that a page could show.
+    pub(super) fn restart_for_new(&mut self) {
+        (self.wait, self.settled_by_page, self.meanwhile) = (None, true, None);
     }
 
     /// Says what the operation is at, to waiting callers and in the error that ends it.

@@ -387,3 +387,30 @@ async fn a_disk_that_is_listed_and_cannot_be_read_yet_is_not_made_twice() {
     assert_eq!(bench.restarted().create("pvc-one").await.unwrap().id, id("bs-new1"));
     assert_eq!(bench.cloud.model().created.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn few_look_up_names_at_a_time_and_who_has_no_turn_is_told_so() {
+    let bench = Arc::new(Bench::new().await);
+    bench.cloud.fail("disks", &[Fault::Hang; 8]);
+    let tasks: Vec<_> = (0..12)
+        .map(|number| {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move { bench.create(&format!("pvc-many{number}")).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.cloud.calls(), ["disks"; 8]);
+    // Whoever is done or gives up makes room.
+    tasks[0].abort();
+    for task in tasks.into_iter().skip(8) {
+        task.await.unwrap().unwrap();
+    }
+    // The seven others hang still.
+    bench.cloud.fail("disks", &[Fault::Hang; 1]);
+    let (begun, eighth) = (Instant::now(), Arc::clone(&bench));
+    tokio::spawn(async move { eighth.create("pvc-eighth").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let error = bench.create("pvc-last").await.unwrap_err();
+    assert!(error.to_string().contains("after 300 s looking for a UDisk named pvc-last"), "{error}");
+    assert!(begun.elapsed() <= Duration::from_secs(302));
+}
