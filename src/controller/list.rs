@@ -78,7 +78,7 @@ impl<C: Cloud> Controller<C> {
         let mut listing = match kept {
             Some(listing) => listing,
             None => {
-                let (begun, mut volumes) = (Instant::now(), Vec::new());
+                let mut volumes = Vec::new();
                 let take = |disk: Disk| {
                     if !disk.is_boot && start.is_none_or(|start| disk.id > start.after) {
                         volumes.push(VolumeStatus::from(&disk));
@@ -89,7 +89,7 @@ impl<C: Cloud> Controller<C> {
                     .map_err(|source| ListError { source })?;
                 // The first at the end, where they are taken from.
                 volumes.sort_by(|a, b| b.volume.id.cmp(&a.volume.id));
-                Listing { begun, made_or_deleted, volumes }
+                Listing { read: Instant::now(), made_or_deleted, volumes }
             }
         };
         if let Some(start) = start {
@@ -114,7 +114,8 @@ const KEPT: Duration = Duration::from_secs(30);
 /// What is left of a whole listing after a page of it was answered.
 #[derive(Debug)]
 struct Listing {
-    begun: Instant,
+    /// When it was complete; reading a long one takes longer than it is kept.
+    read: Instant,
     /// How many disks this process had made or deleted by then.
     made_or_deleted: u64,
     /// By id, the last one first.
@@ -129,7 +130,7 @@ impl Listings {
     /// What is kept, unless it is too old or this process has made or deleted disks since.
     fn take(&self, made_or_deleted: u64) -> Option<Listing> {
         let fresh =
-            |listing: &Listing| listing.begun.elapsed() <= KEPT && listing.made_or_deleted == made_or_deleted;
+            |listing: &Listing| listing.read.elapsed() <= KEPT && listing.made_or_deleted == made_or_deleted;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().filter(fresh)
     }
 

@@ -62,6 +62,8 @@ async fn one_reading_of_the_listing_serves_all_its_pages() {
     for number in 0..250 {
         bench.cloud.put(disk(&format!("bs-{number:03}"), DiskStatus::Available));
     }
+    // One reading takes longer than it is kept.
+    bench.cloud.model().latency = Duration::from_secs(15);
     let pages = async || {
         let (mut seen, mut start) = (Vec::new(), None);
         loop {
