@@ -100,7 +100,7 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     turn: Turn,
-    number: u64,
+    order: [u64; 3],
 }
 
 /// Nobody gave a permit before the waiter's time was over.
@@ -173,16 +173,16 @@ impl Limiter {
         Self(Arc::new(Inner { limits, state: Mutex::new(state) }))
     }
 
-    /// A place in the order of arrivals that somebody else counts; no two waiters may have the same.
-    pub fn ticket_of(turn: Turn, arrival: u64) -> Ticket {
-        Ticket { turn, number: arrival }
+    /// A place in an order that somebody else keeps; no two waiters may have the same.
+    pub fn ticket_of(turn: Turn, order: [u64; 3]) -> Ticket {
+        Ticket { turn, order }
     }
 
     /// Takes a place in the order.
     pub fn ticket(&self, turn: Turn) -> Ticket {
         let mut state = self.0.state();
         state.tickets += 1;
-        Ticket { turn, number: state.tickets }
+        Ticket { turn, order: [0, 0, state.tickets] }
     }
 
     /// Waits for a permit, at most until `give_up`. One that is free now is given even when that is over.
@@ -352,7 +352,7 @@ impl State {
     }
 
     fn later(&self) -> Option<Ticket> {
-        let lowest = Ticket { turn: Turn::Later, number: 0 };
+        let lowest = Ticket { turn: Turn::Later, order: [0; 3] };
         self.queue.range(lowest..).next().map(|(ticket, _)| *ticket)
     }
 

@@ -119,6 +119,11 @@ impl<C: Cloud> Poller<C> {
         Follow { shared: Arc::clone(&self.shared), id: id.clone(), readings }
     }
 
+    /// Where the disk is in the listing, if a page told lately.
+    pub(super) fn place(&self, id: &DiskId) -> Option<usize> {
+        self.shared.table().place(id, Instant::now())
+    }
+
     /// Pages showed what is past.
     pub(super) fn distrust_pages(&self) {
         self.shared.table().distrust_pages(Instant::now());

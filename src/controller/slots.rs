@@ -36,14 +36,35 @@ pub(super) enum Urgency {
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     widest: u32,
+    born: Instant,
     arrivals: Arc<AtomicU64>,
     table: Arc<Mutex<Table>>,
 }
 
 /// When an operation came, in the order of all. Its place in a queue follows from it: what comes first is done first,
-/// whoever's first read was faster.
+/// whoever's first read was faster. Those that come in one burst are in no order that means anything; they go in the order
+/// of the listing, so that the disks that all hosts work on at a time are neighbours and share its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arrival(u64);
+pub(super) struct Arrival {
+    burst: u64,
+    number: u64,
+    place: u64,
+}
+
+impl Arrival {
+    /// With the disk's place in the listing, if it is known.
+    pub(super) fn at(self, place: Option<usize>) -> Self {
+        let place = place.and_then(|place| u64::try_from(place).ok());
+        Self { place: place.unwrap_or(u64::MAX), ..self }
+    }
+
+    fn order(self) -> [u64; 3] {
+        [self.burst, self.place, self.number]
+    }
+}
+
+/// How long a burst is at most.
+const BURST: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -82,12 +103,14 @@ pub(super) struct Slot {
 impl Slots {
     /// `widest`: how many changes may run on one host at a time, if the cloud takes so many.
     pub(super) fn new(widest: u32) -> Self {
-        Self { widest: widest.max(1), arrivals: Arc::default(), table: Arc::default() }
+        let (born, arrivals, table) = (Instant::now(), Arc::default(), Arc::default());
+        Self { widest: widest.max(1), born, arrivals, table }
     }
 
     /// Counts an operation that has come. It may be in one queue at a time.
     pub(super) fn arrive(&self) -> Arrival {
-        Arrival(self.arrivals.fetch_add(1, Ordering::Relaxed))
+        let burst = self.born.elapsed().as_secs() / BURST.as_secs();
+        Arrival { burst, number: self.arrivals.fetch_add(1, Ordering::Relaxed), place: u64::MAX }
     }
 
     /// Waits for a place on the host. `None`: the deadline passed first; `progress` says behind what.
@@ -108,7 +131,7 @@ impl Slots {
             let mut table = self.lock();
             let known = table.refused_at;
             let queue = table.hosts.entry(host.clone()).or_insert_with(|| self.queue(known));
-            let (limiter, ticket) = (queue.limiter.clone(), Limiter::ticket_of(turn, arrival.0));
+            let (limiter, ticket) = (queue.limiter.clone(), Limiter::ticket_of(turn, arrival.order()));
             queue.waiting.insert(ticket, Waiting { what: what.clone(), progress: progress.clone() });
             let (slots, host, progress) = (self.clone(), host.clone(), progress.clone());
             Slot { slots, host, limiter, ticket, what, progress, permit: None, waited: false }
@@ -304,5 +327,37 @@ mod tests {
             .acquire(&host, Urgency::Other, slots.arrive(), "attach bs-3".into(), later(9), &progress)
             .await;
         assert!(!next.expect("the place is free").waited);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_goes_in_the_order_of_the_listing_and_no_further() {
+        let (slots, host) = (Slots::new(1), host());
+        let queue = |arrival: Arrival, what: &'static str, done: tokio::sync::mpsc::UnboundedSender<_>| {
+            let (slots, host) = (slots.clone(), host.clone());
+            async move {
+                let progress = Progress::default();
+                let slot =
+                    slots.acquire(&host, Urgency::Other, arrival, what.into(), later(60), &progress).await;
+                done.send(what).unwrap();
+                drop(slot);
+            }
+        };
+        let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let first = slots
+            .acquire(&host, Urgency::Other, slots.arrive(), "running".into(), later(60), &Progress::default())
+            .await;
+        let burst = [("unknown", None), ("far", Some(70)), ("near", Some(3)), ("nearest", Some(2))];
+        for (what, place) in burst {
+            tokio::spawn(queue(slots.arrive().at(place), what, done.clone()));
+        }
+        tokio::time::advance(BURST).await;
+        tokio::spawn(queue(slots.arrive().at(Some(0)), "later", done.clone()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(first);
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            seen.push(order.recv().await.unwrap());
+        }
+        assert_eq!(seen, ["nearest", "near", "far", "unknown", "later"]);
     }
 }

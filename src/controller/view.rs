@@ -199,8 +199,9 @@ impl<'a, C: Cloud> View<'a, C> {
         urgency: Urgency,
         what: String,
     ) -> Result<Slot, Unresolved> {
-        let slots = &self.controller.inner.slots;
-        let slot = slots.acquire(host, urgency, self.arrival, what, self.deadline, self.progress).await;
+        let inner = &self.controller.inner;
+        let arrival = self.arrival.at(inner.poller.place(self.id));
+        let slot = inner.slots.acquire(host, urgency, arrival, what, self.deadline, self.progress).await;
         slot.ok_or_else(|| self.timed_out_in_queue())
     }
 

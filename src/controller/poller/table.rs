@@ -285,8 +285,11 @@ impl Table {
     }
 
     fn wanted(&self, id: &DiskId, entry: &Entry, now: Instant) -> Wanted {
-        let place = self.places.get(id).filter(|(_, seen)| now <= *seen + MEMORY).map(|(place, _)| *place);
-        Wanted { id: id.clone(), place, alone: entry.missed }
+        Wanted { id: id.clone(), place: self.place(id, now), alone: entry.missed }
+    }
+
+    pub(super) fn place(&self, id: &DiskId, now: Instant) -> Option<usize> {
+        self.places.get(id).filter(|(_, seen)| now <= *seen + MEMORY).map(|(place, _)| *place)
     }
 
     fn order(&mut self, read: Read, now: Instant) -> Vec<Order> {
