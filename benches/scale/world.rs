@@ -103,6 +103,11 @@ impl Watched {
     }
 }
 
+/// Where the driver's log goes.
+fn log() -> Stdio {
+    std::env::var_os("SCALE_LOG").map_or_else(Stdio::null, |path| fs::File::create(path).unwrap().into())
+}
+
 /// The driver.
 pub(crate) struct Driver {
     pub(crate) process: Watched,
@@ -132,7 +137,7 @@ impl Driver {
                 ("UCLOUD_ACCESS_PUBKEY", &account.keys[0].public),
                 ("UCLOUD_ACCESS_PRIKEY", &account.keys[0].private),
             ])
-            .stderr(Stdio::null())
+            .stderr(log())
             .spawn()
             .unwrap();
         let process = Watched(child);
