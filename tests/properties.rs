@@ -93,6 +93,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
         (3, 0x88, vec![1]),
         (3, 0x70, vec![0, 0, 0, 0x10]),
         (0, 510, vec![0x55, 0xaa]),
+        (4, 8192, b"SKUL\xba\xbe".to_vec()),
         (9, 1, vec![]),
         (8, 0, b"csi-udisk-format".to_vec()),
     ]);

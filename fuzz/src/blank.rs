@@ -3,8 +3,9 @@
 use csi_udisk::node::linux::blank::{NotBlank, prove, regions};
 use csi_udisk::node::linux::look::{Seen, look};
 use csi_udisk::node::linux::note::PLACE;
-use csi_udisk::node::linux::probe::{Content, FsKind};
+use csi_udisk::node::linux::probe::Content;
 use csi_udisk::node::linux::remains::only_remains;
+use csi_udisk::node::noted::again;
 use csi_udisk::volume::{BlankSectors, DiskId, FormatNote, FoundNote, FsType};
 
 use super::image::Image;
@@ -53,20 +54,25 @@ pub fn hold_for(image: &Image) {
 /// What a note licenses to remove.
 fn hold_for_remains(image: &Image, hole: Option<u64>) {
     let disk = DiskId::parse("bs-1").expect("an id");
+    let Ok(seen) = look(image) else { return };
     for fs in FsType::ALL {
         let note = FormatNote { disk: disk.clone(), fs };
-        if only_remains(image, &note, BlankSectors::Zero).is_err() {
-            continue;
-        }
-        assert!(hole.is_none(), "unreadable at {hole:?}, and removed");
-        if let Ok(Seen { content: Content::Fs(found), never_mounted, .. }) = look(image) {
-            let is_the_noted_one = found.uuid == note.uuid() && (found.kind.is(fs) || found.kind.is_ext());
-            assert!(is_the_noted_one, "{found:?} is removed as remains of {fs}");
-            // Of the others it is asked before.
-            let is_ext = !matches!(found.kind, FsKind::Xfs | FsKind::Btrfs);
-            assert!(
-                !is_ext || never_mounted || !matches!(look(image), Ok(Seen { note: FoundNote::Note(_), .. }))
-            );
+        let licensed = again(&disk, fs, false, &seen) == Ok(Some(note.clone()));
+        if licensed && only_remains(image, &note, BlankSectors::Zero).is_ok() {
+            assert!(hole.is_none(), "unreadable at {hole:?}, and removed");
+            assert!(note.encode().iter().zip(PLACE..).all(|(byte, place)| image.byte(place) == *byte));
+            match &seen.content {
+                Content::Fs(found) => {
+                    let is_the_noted_one = found.uuid == note.uuid() && found.kind.is(fs);
+                    assert!(
+                        is_the_noted_one && seen.never_mounted,
+                        "{found:?} is removed as remains of {fs}"
+                    );
+                }
+                Content::Unfinished(kind) => assert!(kind.is(fs), "{kind} is removed as remains of {fs}"),
+                Content::Other(name) => panic!("{name} is removed as remains of {fs}"),
+                Content::Unrecognised => {}
+            }
         }
     }
 }
