@@ -2,45 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run};
 use csi_udisk::node::StageError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::volume::FsType;
-
-/// The log of a test.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    /// What is logged on this thread, for as long as the guard lives.
-    fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
-        let lines = Self::default();
-        let writer = lines.clone();
-        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-        (lines, tracing::subscriber::set_default(log))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use log::Lines;
 
 fn plugged(host: &TestHost, fs: FsType) -> (Disk, Volume) {
     let disk = host.disk("a", SMALL);

@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/faulty.rs"]
 mod faulty;
+#[path = "common/log.rs"]
+mod log;
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -18,6 +20,7 @@ use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{IdentityState, Node, Problem, Reason, Severity, StatsError};
 use csi_udisk::volume::FsType;
 use faulty::{Faulty, Mode};
+use log::Lines;
 use tokio::sync::watch;
 use tonic::{Code, Request, Status};
 
@@ -119,6 +122,35 @@ fn lost_writes_are_counted_or_shut_the_file_system_down() {
             volume.unpublish(&node).await.unwrap();
             volume.unstage(&node).await.unwrap();
         });
+    }
+}
+
+/// A pod's last writes are still in memory when it is gone.
+#[test]
+fn writes_that_are_lost_at_the_end_are_in_the_log_and_keep_nobody() {
+    if !faulty::is_possible() {
+        return;
+    }
+    let lines = Lines::of_all();
+    for fs in file_systems() {
+        for fails in [false, true] {
+            let lines = lines.clone();
+            on_a_host(false, |host| async move {
+                let (faulty, volume) = on_a_faulty_disk(&host, fs);
+                let node = host.node();
+                volume.publish(&node, false).await.unwrap();
+                fs::write(volume.target.join("file"), "content").unwrap();
+                if fails {
+                    faulty.set(Mode::FailWrites);
+                }
+                volume.unpublish(&node).await.unwrap();
+                volume.unstage(&node).await.unwrap();
+                let path = volume.staging.display().to_string();
+                let text = lines.text();
+                let told = text.lines().any(|line| line.contains("may be lost") && line.contains(&path));
+                assert_eq!(told, fails, "{fs}: {text}");
+            });
+        }
     }
 }
 

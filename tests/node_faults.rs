@@ -261,6 +261,49 @@ fn stacked_mounts_and_files_left_behind_are_taken_away() {
     });
 }
 
+/// By kubelet's calls after a reboot, or by a person's hand.
+#[test]
+fn what_is_not_there_is_taken_away_at_once() {
+    on_a_host(true, |host| async move {
+        let start = tokio::time::Instant::now();
+        let gone = |volume: &Volume| assert!(!volume.target.exists() && !volume.staging.exists());
+        let volumes = [
+            Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB),
+            Volume::block(&host, "bs-2", "vdd", SMALL_GIB),
+        ];
+        for volume in &volumes {
+            // Made by kubelet, and never mounted on.
+            fs::create_dir_all(&volume.target).unwrap();
+            // The second driver was started after it.
+            for node in [host.node(), host.node()] {
+                volume.unpublish(&node).await.unwrap();
+                volume.unstage(&node).await.unwrap();
+            }
+            fs::remove_dir_all(host.path("kubelet")).unwrap();
+            volume.unpublish(&host.node()).await.unwrap();
+            volume.unstage(&host.node()).await.unwrap();
+            gone(volume);
+        }
+        // Mounted once, and unmounted by a person; the disk is there.
+        let (_disk, mut volume) = staged_on(&host, FsType::Ext4);
+        volume.publish(&host.node(), false).await.unwrap();
+        for path in [&volume.target, &volume.staging] {
+            run("umount", &[path.to_str().unwrap()]);
+        }
+        let node = host.node();
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        assert!(!volume.target.exists());
+        // At paths that never were.
+        volume.target = host.path("never/was");
+        volume.staging = host.path("never/there");
+        volume.unpublish(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+        gone(&volume);
+        assert!(start.elapsed() < Duration::from_secs(1), "something was waited for");
+    });
+}
+
 /// Kubelet and the container runtime see the volume through mount propagation, in the host's namespace.
 #[test]
 fn a_read_only_publish_is_read_only_for_the_host_too() {

@@ -4,15 +4,16 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
-use csi_udisk::node::linux::mount;
+use csi_udisk::node::linux::mount::binds_read_only_at_once;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{PublishError, StageError};
 use csi_udisk::volume::{Adoption, FsType, Gib};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 fn plugged(host: &TestHost, kernel_name: &str, slot: &str) -> Disk {
     let disk = host.disk(kernel_name, SMALL);
@@ -107,7 +108,7 @@ fn another_kind_of_publish_at_the_same_target_is_refused_and_changes_nothing() {
                 volume.publish(&node, read_only).await.unwrap();
                 let before = Mounts::read().unwrap().top(&volume.target).cloned();
                 let error = volume.publish(&node, !read_only).await.unwrap_err();
-                if mount::binds_read_only_at_once() || read_only {
+                if binds_read_only_at_once() || read_only {
                     assert!(matches!(error, PublishError::Incompatible { .. }), "{error}");
                 }
                 let how = if read_only { "read-only and not writable" } else { "writable and not read-only" };
@@ -200,6 +201,58 @@ fn a_raw_disk_that_left_and_came_back_is_bound_anew() {
         }
         write(&volume.target).unwrap();
     });
+}
+
+/// Kubelet stages once; what became of that is looked at before every bind.
+#[test]
+fn a_staging_path_that_lost_its_volume_gets_it_again_and_one_that_shows_another_is_refused() {
+    for block in [false, true] {
+        on_a_host(false, |host| async move {
+            let (disk, _other) = (plugged(&host, "vdb", "vdc"), plugged(&host, "vdc", "vdd"));
+            let volume = |id: &str, slot: &str| match block {
+                true => Volume::block(&host, id, slot, SMALL_GIB),
+                false => Volume::fs(&host, id, FsType::Ext4, slot, SMALL_GIB),
+            };
+            let (volume, other) = (volume("bs-1", "vdc"), volume("bs-2", "vdd"));
+            let staged = |volume: &Volume| match block {
+                true => volume.staging.join(volume.id.as_str()),
+                false => volume.staging.clone(),
+            };
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            other.stage(&node).await.unwrap();
+
+            umount2(&staged(&volume), MntFlags::empty()).unwrap();
+            volume.publish(&node, false).await.unwrap();
+            let shown = match block {
+                true => fs::metadata(&volume.target).unwrap().rdev(),
+                false => fs::metadata(&volume.target).unwrap().dev(),
+            };
+            assert_eq!(shown, fs::metadata(disk.device()).unwrap().rdev());
+            assert_eq!(mounts_at(&staged(&volume)), 1);
+            volume.unpublish(&node).await.unwrap();
+
+            // Something of the host's that is empty, and another volume.
+            let none: Option<&str> = None;
+            let memory = host.path("memory");
+            fs::create_dir(&memory).unwrap();
+            mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            let empty = memory.join("empty");
+            match block {
+                true => drop(fs::File::create(&empty).unwrap()),
+                false => fs::create_dir(&empty).unwrap(),
+            }
+            for source in [empty, staged(&other)] {
+                mount(Some(&source), &staged(&volume), none, MsFlags::MS_BIND, none).unwrap();
+                let error = volume.publish(&node, false).await.unwrap_err().to_string();
+                assert!(error.contains("which is not this volume; unmount it"), "{error}");
+                assert!(error.contains(volume.staging.to_str().unwrap()), "{error}");
+                assert!(!volume.target.exists() && mounts_at(&volume.target) == 0);
+                umount2(&staged(&volume), MntFlags::empty()).unwrap();
+            }
+            volume.publish(&node, false).await.unwrap();
+        });
+    }
 }
 
 /// A caller that confuses its volumes must not take a pod's disk away.
