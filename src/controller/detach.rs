@@ -228,7 +228,15 @@ fn step(sight: &Sight, place: Place) -> Step {
     if sight.trust == Trust::Stale {
         return Step::Wait(String::from("the cloud's answers contradict a change made a moment ago"));
     }
-    let Some(disk) = &sight.disk else { return Step::Done };
+    let Some(disk) = &sight.disk else {
+        return match sight.trust {
+            // A predecessor may have made and attached it a moment before it died.
+            Trust::Young => Step::Wait(String::from(
+                "the cloud does not know it; making sure, because the driver has just begun its work",
+            )),
+            Trust::Sound | Trust::Stale => Step::Done,
+        };
+    };
     if disk.is_boot {
         return Step::SystemDisk;
     }

@@ -204,6 +204,15 @@ async fn a_delete_without_an_answer_is_looked_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_process_does_not_take_a_disk_that_is_not_shown_yet_for_detached() {
+    let bench = Bench::new().await;
+    bench.cloud.model().read_lag = seconds(6);
+    bench.cloud.put_attached("bs-1", "uhost-a");
+    bench.restarted().detach("bs-1", "uhost-a").await.unwrap();
+    assert_eq!(bench.cloud.truth("bs-1").unwrap().status, DiskStatus::Available);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_process_does_not_take_a_disk_that_is_not_shown_yet_for_gone() {
     let bench = Bench::new().await;
     bench.cloud.model().read_lag = seconds(5);
