@@ -95,6 +95,7 @@ impl<C: Cloud> Controller<C> {
         let mut slot: Option<Slot> = None;
         let mut backoff = Backoff::new();
         let mut refusals = 0;
+        let mut doubted = false;
         // What this call's own growth says.
         let mut said: Option<HostSees> = None;
         let mut sight = view.read().await?;
@@ -145,9 +146,20 @@ impl<C: Cloud> Controller<C> {
                         let host = growth.host.map_or_else(String::new, |host| host.to_string());
                         return Err(ExpandError::HostMustStop { disk: disk.clone(), host, source });
                     }
+                    // It is also the answer when the disk has the size already, which a predecessor may have brought about
+                    // so lately that no read shows it.
+                    Err(error) if error.cause == Cause::InvalidRequest && !doubted => {
+                        doubted = true;
+                        said = growth.host.as_ref().map(|_| HostSees::NotKnown);
+                        inner.recent.note_uncertain(disk, Change::Grown(growth.size));
+                        view.trouble(error);
+                        view.restart(None);
+                        let why =
+                            "the cloud refuses the size; making sure that the disk has not got it already";
+                        view.again(why.to_owned()).await?
+                    }
                     Err(error) => {
                         refusals += 1;
-                        // An invalid size is also the answer when the disk has it already.
                         let look_again = matches!(
                             error.cause,
                             Cause::InUse

@@ -130,6 +130,19 @@ async fn slow_and_lagging_growth_is_verified() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_growth_that_no_read_shows_yet_is_not_refused_as_impossible() {
+    let bench = Bench::new().await;
+    bench.cloud.put(disk("bs-1", DiskStatus::Available));
+    tokio::time::advance(seconds(60)).await;
+    bench.cloud.model().read_lag = seconds(9);
+    let mut grown = disk("bs-1", DiskStatus::Available);
+    grown.size = Gib::new(20);
+    bench.cloud.put(grown);
+    let grown = bench.restarted().expand(20, None).await.unwrap();
+    assert_eq!(grown.size, Gib::new(20));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_resize_without_an_answer_is_looked_after() {
     for fault in [Fault::ReplyLost, Fault::RequestLost] {
         let bench = Bench::new().await;
@@ -159,7 +172,7 @@ async fn refusals_are_passed_on_and_busy_is_waited_out() {
     bench.expand(20, None).await.unwrap();
     for (cause, verdict) in [(Cause::InvalidRequest, Verdict::Invalid), (Cause::NoStock, Verdict::Exhausted)]
     {
-        bench.cloud.fail("resize_attached_disk", &[Fault::Refused(cause)]);
+        bench.cloud.fail("resize_attached_disk", &[Fault::Refused(cause); 2]);
         let error = bench.expand(30, None).await.unwrap_err();
         assert!(matches!(&error, ExpandError::Call(call) if call.verdict == verdict), "{error}");
     }
