@@ -24,7 +24,7 @@ pub fn refusal(call: Call, status: &Status, name: &str, id: &str) -> Vec<String>
     {
         faults.push(format!("does not name the node: {text}"));
     }
-    if text.contains("RetCode") && !text.contains("[request ") {
+    if text.contains("with RetCode") && !text.contains("[request ") {
         faults.push(format!("quotes the cloud without its request id: {text}"));
     }
     faults

@@ -25,7 +25,7 @@ const ACTIONS: [&str; 7] = [
 pub async fn make(run: Arc<Run>) {
     while !run.is_over() {
         run.pause(12).await;
-        match run.below(20) {
+        match run.below(22) {
             0..=9 => {
                 let (kind, fault) = fault(&run);
                 run.tell(&format!("fault {fault:?}"));
@@ -40,12 +40,12 @@ pub async fn make(run: Arc<Run>) {
                 run.tell("crash");
                 run.lead(Arc::new(Process::start(&run.cloud))).kill();
             }
-            13 => roll_out(&run).await,
+            13 | 20 | 21 => roll_out(&run).await,
             14 => run.cloud.change_rules(|rules| {
                 // Together less than what the driver allows for.
                 let lag = |most| Duration::from_secs(run.below(most));
                 rules.lags = Lags {
-                    new_in_lists: lag(6),
+                    new_in_lists: lag(8),
                     new_by_id: lag(4),
                     stale_lists: lag(2),
                     stale_by_id: lag(6),

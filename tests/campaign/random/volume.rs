@@ -15,6 +15,7 @@ use crate::world::{HOST_A, HOST_B, METAL, OLD, named};
 const NODES: [&str; 8] = [HOST_A, "10.9.0.11", HOST_B, "10.9.0.12", METAL, "10.9.0.13", OLD, "10.9.0.14"];
 /// Refusals in a row after which a call counts as one that does not end. Faults come as fast as calls.
 const PATIENCE: usize = 150;
+const GONE: &str = "nobody is left to answer";
 /// More than reads are ever behind.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -26,6 +27,8 @@ pub struct Volume {
     node: Option<&'static str>,
     /// The last one that may still be running.
     last: Option<Call>,
+    /// What comes next comes at once.
+    hurries: bool,
     /// How far the journal was when the last answer was promised.
     promised: Option<(Promise, usize)>,
 }
@@ -40,7 +43,15 @@ enum Promise {
 
 impl Volume {
     pub fn new(run: &Arc<Run>, name: String) -> Self {
-        Self { run: Arc::clone(run), name, id: String::new(), node: None, last: None, promised: None }
+        Self {
+            run: Arc::clone(run),
+            name,
+            id: String::new(),
+            node: None,
+            last: None,
+            hurries: false,
+            promised: None,
+        }
     }
 
     /// One call, and all that can be said of its answer.
@@ -124,6 +135,9 @@ impl Volume {
                 if let Some(fault) = judge::refusal(call, status, &self.name, &self.id).first() {
                     run.fail(&format!("{call:?} {fault}"));
                 }
+                if matches!(call, Call::Expand(_)) && status.code() == Code::InvalidArgument {
+                    run.fail(&format!("{call:?} can be done, and is answered {status}"));
+                }
                 if is_final(call, status.code())
                     && let Some(fault) = judge::finality(call, &run.cloud, &self.name, &self.id)
                     && !run.is_touched(&self.id)
@@ -176,12 +190,17 @@ impl Volume {
                     }
                     last = status.to_string();
                 }
-                Outcome::Died => last = "the process died".to_owned(),
+                Outcome::Died => last = GONE.to_owned(),
             }
-            if give_up && self.run.chance(30) {
+            // A roll-out is when people change their minds, too, and the next process is called for the opposite.
+            let odds = if last == GONE { 70 } else { 30 };
+            if give_up && self.run.chance(odds) {
+                self.hurries = last == GONE;
                 return None;
             }
-            self.run.pause(20).await;
+            // The first tries of a sidecar follow at once, the later ones take their time.
+            let longest = self.run.one_of(&[2, 20]);
+            self.run.pause(longest).await;
         }
         self.run.fail(&format!("{call:?} of {} ({}) does not end: {last}", self.name, self.id))
     }
@@ -219,7 +238,9 @@ impl Volume {
                     }
                 },
             }
-            run.pause(30).await;
+            if !std::mem::take(&mut self.hurries) {
+                run.pause(30).await;
+            }
         }
         if let Some(node) = self.node {
             self.until_done(Call::Unpublish(node), false).await;
