@@ -383,7 +383,10 @@ impl<C: Cloud> Create<'_, C> {
                     | DiskStatus::Attaching
                     | DiskStatus::InUse
                     | DiskStatus::Detaching => {
-                        self.controller.inner.names.handed_out(self.name.as_str());
+                        let inner = &self.controller.inner;
+                        inner.names.handed_out(self.name.as_str());
+                        // Whoever has it may delete it at once, and must not be told that there is none.
+                        inner.recent.doubt_absence(&disk.id);
                         return Ok(Volume::from(disk));
                     }
                     DiskStatus::Failed | DiskStatus::RestoreFailed => return Err(self.failed(disk).await),

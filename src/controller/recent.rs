@@ -172,7 +172,8 @@ impl Recent {
         self.lock().get(disk).is_some_and(|entry| !entry.certain && entry.at.elapsed() <= self.lag)
     }
 
-    /// Notes that a listing shows a disk that a read does not: one of them lags, so neither is believed at once.
+    /// Notes that a listing or a read has shown the disk. One that does not lags, or the disk is gone: neither is believed
+    /// at once.
     pub(super) fn doubt_absence(&self, disk: &DiskId) {
         let known = self.lock().get(disk).is_some_and(|entry| entry.at.elapsed() <= self.lag);
         if !known {

@@ -88,6 +88,16 @@ async fn a_create_that_lasts_makes_nothing_in_place_of_what_was_deleted_meanwhil
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_was_found_is_deleted_although_reads_lag() {
+    let bench = Bench::new().await;
+    bench.cloud.fail("create_disk", &[Fault::ReplyLost]);
+    let disk = bench.create("pvc-one").await.unwrap().id;
+    bench.cloud.model().read_lag = seconds(6);
+    bench.delete(disk.as_str()).await.unwrap();
+    assert_eq!(bench.cloud.disks_named("pvc-one"), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_looked_up_and_not_repeated() {
     let bench = Bench::new().await;
     bench.cloud.model().work = seconds(3);
