@@ -79,12 +79,14 @@ fn ext_journal_block(disk: &dyn ReadAt, superblock: &[u8], block_size: u64) -> i
 }
 
 /// The first superblock that a kernel writes flags nodes larger than its pages, which mkfs leaves to it; one with files
-/// that were synced before that has a log; and each that is committed later says how far the UUID tree is.
+/// that were synced before that has a log. Later ones say how far the UUID tree is, once that was looked through. And the
+/// last that mkfs does is to move chunks, which a kernel rarely does.
 fn btrfs_never_mounted(superblock: &[u8]) -> bool {
     const BIG_METADATA: u64 = 0x20;
+    let (generation, of_chunks) = (le64(superblock, 0x48), le64(superblock, 0xa4));
     let (log_root, incompatible, uuid_tree) =
         (le64(superblock, 0x60), le64(superblock, 0xbc), le64(superblock, 0x233));
-    log_root == 0 && incompatible & BIG_METADATA == 0 && uuid_tree == 0
+    log_root == 0 && incompatible & BIG_METADATA == 0 && uuid_tree == 0 && generation == of_chunks
 }
 
 /// Nothing reaches an xfs but through its log, and a mount writes there first. mkfs leaves one record, at its start and of
@@ -172,9 +174,9 @@ mod tests {
 
     #[test]
     fn each_trace_of_a_btrfs_mount_is_enough() {
-        let fresh = TestDisk::blank(1 << 30);
+        let fresh = TestDisk::blank(1 << 30).with(65536 + 0x48, &[6]).with(65536 + 0xa4, &[6]);
         assert!(asked(FsKind::Btrfs, &fresh));
-        for (place, byte) in [(0x60, 1), (0x67, 1), (0xbc, 0x20), (0x233, 1), (0x23a, 1)] {
+        for (place, byte) in [(0x48, 7), (0x60, 1), (0x67, 1), (0xbc, 0x20), (0x233, 1), (0x23a, 1)] {
             assert!(!asked(FsKind::Btrfs, &fresh.clone().with(65536 + place, &[byte])), "{place}");
         }
     }
