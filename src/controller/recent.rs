@@ -148,7 +148,8 @@ impl Recent {
             entry.at = entry.at.max(started);
             entry.certain = true;
         }
-        Trust::Sound
+        // Also the end of a change of our own can be an old picture, of what was before the predecessor's last one.
+        if young { Trust::Young } else { Trust::Sound }
     }
 
     /// Whether a read that was started at `started` cannot be true, because it shows the disk as it was before a change
@@ -273,6 +274,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_contradiction_is_believed_once_no_read_agreed_for_longer_than_the_lag() {
         let recent = Recent::new(Duration::from_secs(10));
+        recent.settled_at();
+        tokio::time::advance(Duration::from_secs(60)).await;
         let free = disk("bs-1", DiskStatus::Available);
         let attaching = disk("bs-1", DiskStatus::Attaching);
         recent.note(&id(), Change::Attached(host("uhost-a")));
@@ -325,6 +328,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_before_the_last_change_does_not_pass_for_what_came_after_this_one() {
         let recent = Recent::new(Duration::from_secs(10));
+        recent.settled_at();
+        tokio::time::advance(Duration::from_secs(60)).await;
         let free = disk("bs-1", DiskStatus::Available);
         let mut used = disk("bs-1", DiskStatus::InUse);
         used.host = Some(host("uhost-a"));
@@ -349,6 +354,10 @@ mod tests {
         let recent = Recent::new(Duration::from_secs(10));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Young, "it only stood by");
+        recent.note(&id(), Change::Detached(host("uhost-a")));
+        let free = disk("bs-1", DiskStatus::Available);
+        let told = recent.judge(&id(), Some(&free), Instant::now(), false);
+        assert_eq!(told, Trust::Young, "it may be from before the predecessor's attachment");
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(recent.judge(&id(), None, Instant::now(), false), Trust::Sound);
     }
