@@ -95,8 +95,8 @@ struct Truth {
     id: String,
     /// What its file system must hold; `None` before the first stage.
     files: Option<BTreeMap<String, Vec<u8>>>,
-    /// A copy of another volume's disk was written over it.
-    overwritten: bool,
+    /// The volume whose disk was copied over this one's.
+    copy_of: Option<usize>,
     /// Host and slot.
     at: Option<(usize, usize)>,
     /// The publish contexts of this volume so far, the newest last, each with its host.
@@ -160,7 +160,7 @@ impl History {
                     .id
                     .to_string(),
                 files: None,
-                overwritten: false,
+                copy_of: None,
                 at: None,
                 contexts: Vec::new(),
                 staged: None,
@@ -309,6 +309,11 @@ impl History {
                 self.unknowable += 1;
                 return;
             }
+            // A copy in the slot of its source has the mark and the size of its source: the same.
+            Some(other) if other != number && self.volumes[other].copy_of == Some(number) => {
+                self.unknowable += 1;
+                return;
+            }
             // It waits for the disk; that is tried with a clock that need not be waited for.
             None if truth.staged.is_none() => {
                 self.say(format!("stage {number} on host {host}, whose {} is empty", SLOTS[slot]));
@@ -325,7 +330,7 @@ impl History {
         let truth = &self.volumes[number];
         let alike = |other: usize| self.volumes[other].fs == truth.fs && self.volumes[other].files.is_some();
         let met = inside.is_some_and(|other| other != number && alike(other));
-        self.mistakable += u64::from(truth.staged.is_none() && (met || truth.overwritten));
+        self.mistakable += u64::from(truth.staged.is_none() && (met || truth.copy_of.is_some()));
         let before: Vec<Option<u64>> = (0..VOLUMES).map(|other| self.fingerprint(other)).collect();
         match volume.stage(&self.hosts[host].node).await {
             Ok(()) => self.check_staged(number, host, inside, &volume).await,
@@ -339,7 +344,7 @@ impl History {
         // Staged before, it may stay so whatever the slot of a stale attachment holds.
         if truth.staged.is_none() {
             assert_eq!(inside, Some(number), "{number} was staged from another's slot");
-            assert!(!truth.overwritten, "{number} was staged with another's files");
+            assert_eq!(truth.copy_of, None, "{number} was staged with another's files");
         }
         let published = truth.staged.is_some_and(|(_, published)| published);
         truth.staged = Some((host, published));
@@ -367,7 +372,7 @@ impl History {
         self.refused += 1;
         let truth = &self.volumes[number];
         assert!(
-            inside != Some(number) || truth.overwritten,
+            inside != Some(number) || truth.copy_of.is_some(),
             "{number} is in its slot, whole, and was refused: {error}"
         );
         for (other, before) in before.iter().enumerate() {
@@ -428,7 +433,7 @@ impl History {
         {
             return;
         }
-        if source.overwritten || target.size != source.size {
+        if source.copy_of.is_some() || target.size != source.size {
             return;
         }
         self.say(format!("copy disk {from} over disk {to}"));
@@ -441,7 +446,7 @@ impl History {
         }
         image.sync_all().unwrap();
         let target = &mut self.volumes[to];
-        target.overwritten = true;
+        target.copy_of = Some(from);
         target.files = None;
     }
 
@@ -520,7 +525,7 @@ impl History {
 
     fn blank(&self, number: usize) -> bool {
         let truth = &self.volumes[number];
-        truth.files.is_none() && !truth.overwritten
+        truth.files.is_none() && truth.copy_of.is_none()
     }
 
     /// Of a disk that nobody has mounted.

@@ -99,8 +99,14 @@ impl World {
         let zone = Zone::parse(&SimConfig::default().zones[0].name).ok();
         let config = ControllerConfig { zone, ..ControllerConfig::new(SimConfig::default().region) };
         let controller = Controller::new(Arc::new(client), config);
+        let first = cloud.create_disk("pvc-first", Gib::new(10)).await.unwrap();
         tokio::time::advance(Duration::from_secs(60)).await;
-        Self { cloud, epoch, controller, disks: made }
+        let world = Self { cloud, epoch, controller, disks: made };
+        // The first moments of a process, in which it confirms what it sees, begin with its first change.
+        let (first, deadline) = (DiskId::parse(&first).unwrap(), Instant::now() + Duration::from_secs(600));
+        world.controller.delete(&first, deadline, &Progress::default()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world
     }
 
     /// Attaches or detaches disks all at once.
