@@ -14,8 +14,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# Linked with its C library, for a resident set that is a quarter smaller. The target is named so that the flag does not
-# reach build scripts.
+# Linked with its C library, so that it runs on any base and shares nothing with the tools. The target is named so that the
+# flag does not reach build scripts.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
     && RUSTFLAGS='-C target-feature=+crt-static' \
        cargo build --locked --release --no-default-features --features kube --target "$target" \
