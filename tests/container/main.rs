@@ -116,6 +116,12 @@ fn mounted(path: &Path) -> Option<String> {
         })
 }
 
+/// How often something is mounted on this directory or below it.
+fn mounts_at_or_below(dir: &Path) -> usize {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().filter(|line| Path::new(line.split(' ').nth(4).unwrap()).starts_with(dir)).count()
+}
+
 struct Story {
     controller: ControllerClient<Channel>,
     node: NodeClient<Channel>,
@@ -197,6 +203,8 @@ async fn both_roles_run_in_the_image_as_the_manifests_say() {
     let world = World::start("none").await;
     let host = Host::new(world.dir.parent().unwrap().join("host"));
     fs::create_dir_all(&host.dir).unwrap();
+    let kubelet = host.path(KUBELET);
+    let before = mounts_at_or_below(&kubelet);
     let rendered = manifest::rendered();
     let controllers = manifest::container(&rendered, "StatefulSet", "csi-udisk-controller", "csi-udisk");
     let nodes = manifest::container(&rendered, "DaemonSet", "csi-udisk", "csi-udisk");
@@ -243,6 +251,7 @@ async fn both_roles_run_in_the_image_as_the_manifests_say() {
     controller.stop();
     // What it does not leave behind is not there for the next one to trip over.
     assert!(!nodes_socket.exists());
+    assert_eq!(mounts_at_or_below(&kubelet), before, "each start would leave the next one more");
 }
 
 #[test]

@@ -111,7 +111,6 @@ func TestTheNodeKeepsItsPaths(t *testing.T) {
 	}
 	same(t, "the host's directories", hosts, map[string]string{
 		"pods-mount-dir":   "/var/lib/kubelet",
-		"plugin-dir":       plugin,
 		"registration-dir": "/var/lib/kubelet/plugins_registry",
 		"host-dev":         "/dev",
 	})

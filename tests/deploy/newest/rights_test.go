@@ -153,6 +153,25 @@ func TestTheNodeHasNoMoreThanPropagationDemands(t *testing.T) {
 	}
 }
 
+// What is mounted below a Bidirectional mount is mounted on the host as well, stays there when the container is gone, and is
+// copied with it into the next one.
+func TestNothingIsMountedBelowWhatGoesToTheHost(t *testing.T) {
+	for _, overlay := range roundtrip.Names(t) {
+		for _, container := range containers(t, overlay) {
+			for _, outer := range container.VolumeMounts {
+				if outer.MountPropagation == nil || *outer.MountPropagation != core.MountPropagationBidirectional {
+					continue
+				}
+				for _, inner := range container.VolumeMounts {
+					if strings.HasPrefix(inner.MountPath, strings.TrimSuffix(outer.MountPath, "/")+"/") {
+						t.Errorf("%s: %s leaks a mount of %s to the host with every start", overlay, container.Name, inner.MountPath)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestAPortIsOpenOnHostsOnlyWhereItIsAskedFor(t *testing.T) {
 	for _, overlay := range roundtrip.Names(t) {
 		o := load(t, overlay)
