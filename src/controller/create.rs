@@ -228,7 +228,11 @@ impl<C: Cloud> Create<'_, C> {
             };
         }
         let Some(disk) = sight.disk.as_ref() else { return Ok(None) };
-        self.controller.inner.names.seen(self.name.as_str());
+        if disk.name == self.name.as_str() {
+            self.controller.inner.names.found(self.name.as_str(), id);
+            // The next read may be an older one, of the time before it was made.
+            self.controller.inner.recent.doubt_absence(id);
+        }
         if let Some(differences) = self.differences(disk) {
             let (name, disk) = (self.name.clone(), id.clone());
             return Err(CreateError::Incompatible { name, disk, differences });

@@ -4,7 +4,7 @@
 //! behind. So a name whose create ended without an answer is not sent again until complete listings have not
 //! shown it for the settling time, and a name whose disk is known is looked up by that disk's id.
 //!
-//! The memory only protects against a second disk. It ends when the disk has been seen or deleted, and with the
+//! The memory only protects against a second disk. It ends when the disk is deleted, after a while, and with the
 //! process.
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ struct Table {
 enum Memory {
     /// A create was sent at this time, and whether it made a disk is not known.
     Sent { at: Instant, why: Option<CloudError> },
-    /// The cloud gave this id to the name.
+    /// The cloud gave this id to the name, or showed it so.
     Made { id: DiskId, at: Instant, handed_out: bool },
 }
 
@@ -58,13 +58,9 @@ impl Names {
 
     /// Notes that a create is about to be sent. Noted before, so that a fault in between leaves its trace.
     pub(super) fn sending(&self, name: &str) {
-        let now = Instant::now();
-        let names = &mut self.lock().names;
-        names.retain(|_, memory| match memory {
-            Memory::Sent { at, .. } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
-            Memory::Made { at, .. } => now.duration_since(*at) <= MADE_MEMORY,
-        });
-        names.insert(name.to_owned(), Memory::Sent { at: now, why: None });
+        let mut table = self.lock();
+        self.prune(&mut table);
+        table.names.insert(name.to_owned(), Memory::Sent { at: Instant::now(), why: None });
     }
 
     /// Notes that the create ended without an answer, and why. It may have been received as late as now.
@@ -82,11 +78,15 @@ impl Names {
         self.lock().names.remove(name);
     }
 
-    /// Notes that a listing shows the name, which answers the question whether its create made a disk.
-    pub(super) fn seen(&self, name: &str) {
-        let names = &mut self.lock().names;
-        if matches!(names.get(name), Some(Memory::Sent { .. })) {
-            names.remove(name);
+    /// Notes that the disk was seen with the name, which answers the question whether its create made one. A later
+    /// listing may be further behind and lack it.
+    pub(super) fn found(&self, name: &str, id: &DiskId) {
+        let mut table = self.lock();
+        self.prune(&mut table);
+        if !matches!(table.names.get(name), Some(Memory::Made { id: made, .. }) if made == id) {
+            // Somebody else may have it.
+            let found = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: true };
+            table.names.insert(name.to_owned(), found);
         }
     }
 
@@ -147,6 +147,15 @@ impl Names {
         }
     }
 
+    /// Bounds the memory by the rate at which names come.
+    fn prune(&self, table: &mut Table) {
+        let now = Instant::now();
+        table.names.retain(|_, memory| match memory {
+            Memory::Sent { at, .. } => now.duration_since(*at) <= self.settle.max(MADE_MEMORY),
+            Memory::Made { at, .. } => now.duration_since(*at) <= MADE_MEMORY,
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Every step leaves the table whole, so a poisoned lock holds no broken state.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,12 +193,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn seeing_or_deleting_the_disk_ends_the_memory() {
         let names = Names::new(SETTLE);
-        names.sending("pvc-1");
-        names.seen("pvc-1");
-        assert!(matches!(names.known("pvc-1", Instant::now()), Known::Nothing));
+        names.sending("pvc-0");
+        names.found("pvc-0", &id("bs-0"));
+        assert!(matches!(names.known("pvc-0", Instant::now()), Known::Made(made) if made == id("bs-0")));
+        assert!(!names.is_ours_alone("pvc-0", &id("bs-0")));
+        names.deleted(&id("bs-0"), None);
+        assert!(matches!(names.known("pvc-0", Instant::now()), Known::Nothing));
 
         names.made("pvc-1", &id("bs-1"));
-        names.seen("pvc-1");
+        names.found("pvc-1", &id("bs-1"));
         assert!(names.is_ours_alone("pvc-1", &id("bs-1")));
         assert!(matches!(names.known("pvc-1", Instant::now()), Known::Made(made) if made == id("bs-1")));
         names.deleted(&id("bs-2"), None);

@@ -98,6 +98,44 @@ async fn a_disk_that_was_found_is_deleted_although_reads_lag() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_was_found_is_not_called_deleted_while_it_is_being_made() {
+    for seed in 0..100 {
+        let bench = Bench::new().await;
+        {
+            let mut model = bench.cloud.model();
+            (model.work, model.list_lag, model.read_lag) = (seconds(5), seconds(3), seconds(9));
+            model.wobble = Some(fastrand::Rng::with_seed(seed));
+        }
+        bench.cloud.fail("create_disk", &[Fault::ReplyLost]);
+        let made = bench.create("pvc-one").await;
+        assert!(made.is_ok(), "seed {seed}: {}", made.unwrap_err());
+        assert_eq!(bench.cloud.disks_named("pvc-one"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_found_once_is_not_made_again_when_an_older_listing_lacks_it() {
+    for (seed, in_time) in (0..50).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let bench = Bench::new().await;
+        {
+            let mut model = bench.cloud.model();
+            (model.work, model.list_lag, model.read_lag) = (seconds(8), seconds(20), seconds(9));
+            model.wobble = Some(fastrand::Rng::with_seed(seed));
+            model.list_wobble = Some(fastrand::Rng::with_seed(seed));
+        }
+        bench.cloud.fail("create_disk", &[Fault::ReplyLost]);
+        for _ in 0..12 {
+            let deadline = Instant::now() + seconds(if in_time { 300 } else { 2 });
+            let made = bench.controller.create(request("pvc-one"), deadline, &bench.progress).await;
+            let told = made.map_or_else(|error| error.to_string(), |volume| volume.id.to_string());
+            assert!(!told.contains("deleted by somebody"), "seed {seed}: {told}");
+            tokio::time::advance(seconds(1)).await;
+        }
+        assert_eq!(bench.cloud.model().created.len(), 1, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_looked_up_and_not_repeated() {
     let bench = Bench::new().await;
     bench.cloud.model().work = seconds(3);
