@@ -2,7 +2,8 @@
 //!
 //! The socket is served from the first moment, because sidecars and kubelet give up on a driver that does
 //! not answer; until the zone, the host id and the keys are known, `Probe` says "not ready". Each background
-//! service holds a [`Latch`] and opens it once, for good: a cloud that fails later is no reason to restart.
+//! service holds a [`Latch`] and opens it once, for good: a cloud that fails later is no reason to restart. Only a node
+//! that kubelet no longer knows is not ready again: nothing reaches it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +62,15 @@ impl Latch {
         self.change(|condition| condition.open = true);
     }
 
+    /// Not ready again, and why.
+    pub fn close(&self, why: impl Into<String>) {
+        let why = why.into();
+        self.change(|condition| {
+            condition.open = false;
+            condition.why = why;
+        });
+    }
+
     /// Says what stands in the way, for those who ask why the driver is not ready.
     pub fn blocked_by(&self, why: impl Into<String>) {
         let why = why.into();
@@ -79,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_the_last_latch_opens_and_never_unready_again() {
+    fn ready_when_the_last_latch_opens_and_until_one_is_closed() {
         let readiness = Readiness::new();
         assert!(readiness.is_ready());
         let (zone, keys) = (readiness.latch("zone"), readiness.latch("keys"));
@@ -95,5 +105,9 @@ mod tests {
         keys.blocked_by("too late");
         assert!(readiness.is_ready());
         assert!(readiness.missing().is_empty());
+        keys.close("taken back");
+        assert_eq!(readiness.missing(), ["keys (taken back)"]);
+        keys.open();
+        assert!(readiness.is_ready());
     }
 }

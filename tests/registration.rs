@@ -1,6 +1,7 @@
 //! Registration with kubelet, seen from kubelet: a watcher of its plugin directory, against the real binary.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -38,6 +39,12 @@ impl Host {
 
     fn registration_socket(&self) -> PathBuf {
         self.registry().join(format!("{NAME}-reg.sock"))
+    }
+
+    /// Which file it is; the number alone is given out again.
+    fn registration_file(&self) -> Option<(u64, i64, i64)> {
+        let metadata = std::fs::symlink_metadata(self.registration_socket()).ok()?;
+        Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
     }
 
     fn csi_socket(&self) -> PathBuf {
@@ -122,8 +129,17 @@ struct Kubelet(RegistrationClient<Channel>);
 impl Kubelet {
     /// Waits for the socket, then asks who is there.
     async fn sees(host: &Host) -> Self {
+        Self::sees_another(host, None).await
+    }
+
+    /// A kubelet (before 1.36) that failed to register a driver never calls on the same socket again.
+    async fn sees_another(host: &Host, before: Option<(u64, i64, i64)>) -> Self {
         let socket = host.registration_socket();
-        wait_for("the socket of the registration", async || UnixStream::connect(&socket).await.is_ok()).await;
+        wait_for("the socket of the registration", async || {
+            host.registration_file().is_some_and(|now| Some(now) != before)
+                && UnixStream::connect(&socket).await.is_ok()
+        })
+        .await;
         let kubelet = Self(RegistrationClient::new(channel(&socket).await));
         let info = kubelet.0.clone().get_info(InfoRequest {}).await.unwrap().into_inner();
         assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", NAME));
@@ -176,15 +192,47 @@ async fn a_refusal_is_told_in_kubelets_words_with_its_cure() {
     let words = "error updating Node object with CSI driver node info: error updating node: detected topology value \
                  collision: driver reported \\\"topology.udisk.csi.ucloud.cn/rssd\\\":\\\"false\\\" but existing label \
                  is \\\"topology.udisk.csi.ucloud.cn/rssd\\\":\\\"true\\\"";
-    for _ in 0..3 {
-        kubelet.says(false, words).await;
-    }
+    let mut before = host.registration_file();
+    kubelet.says(false, words).await;
     driver.wait_for_log("detected topology value collision").await;
     host.wait_until_ready_says("kubectl label node 10.9.1.2 topology.udisk.csi.ucloud.cn/rssd-").await;
     assert!(host.probe(&[]).await.status.success(), "a restart would cure nothing");
+
+    let mut kubelet = Kubelet::sees_another(&host, before).await;
+    before = host.registration_file();
+    kubelet.says(false, words).await;
+    // It waits for the cure, and does not forget what it waits for meanwhile.
+    let mut kubelet = Kubelet::sees_another(&host, before).await;
+    host.wait_until_ready_says("kubectl label node 10.9.1.2 topology.udisk.csi.ucloud.cn/rssd-").await;
     assert_eq!(driver.log().matches("kubelet refused to register").count(), 1, "{}", driver.log());
     kubelet.says(true, "").await;
     wait_for("readiness", async || host.probe(&["--ready"]).await.status.success()).await;
+
+    // A kubelet that was restarted may refuse what it took before.
+    before = host.registration_file();
+    kubelet.says(false, "error updating CSINode object").await;
+    host.wait_until_ready_says("kubelet refused: error updating CSINode object").await;
+    Kubelet::sees_another(&host, before).await.says(true, "").await;
+    wait_for("readiness", async || host.probe(&["--ready"]).await.status.success()).await;
+    driver.stop().await;
+    assert!(!host.registration_socket().exists());
+}
+
+#[tokio::test]
+async fn a_registration_whose_socket_somebody_removed_is_made_anew() {
+    let host = Host::new();
+    let driver = host.start(KNOWN);
+    Kubelet::sees(&host).await.says(true, "").await;
+    wait_for("readiness", async || host.probe(&["--ready"]).await.status.success()).await;
+    let before = host.registration_file();
+    std::fs::remove_file(host.registration_socket()).unwrap();
+    driver.wait_for_log("somebody removed the socket").await;
+    let mut kubelet = Kubelet::sees_another(&host, before).await;
+    host.wait_until_ready_says("registration with kubelet (kubelet has not called yet)").await;
+    kubelet.says(true, "").await;
+    wait_for("readiness", async || host.probe(&["--ready"]).await.status.success()).await;
+    driver.stop().await;
+    assert!(!host.registration_socket().exists());
 }
 
 #[tokio::test]

@@ -55,14 +55,19 @@ impl Socket {
             .and_then(|fd| File::from(fd).set_permissions(Permissions::from_mode(MODE_WHILE_BINDING)))
             .map_err(io_error("set the mode of"))?;
         socket.bind(path).map_err(io_error("bind"))?;
-        let file = SocketFile::remember(path).map_err(io_error("read"))?;
+        let file = SocketFile(Place::remember(path).map_err(io_error("read"))?);
         std::fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(io_error("set the mode of"))?;
         let listener = socket.listen(BACKLOG).map_err(io_error("listen on"))?;
         Ok(Self { file, listener })
     }
 
     pub fn path(&self) -> &Path {
-        &self.file.path
+        &self.file.0.path
+    }
+
+    /// Where clients find it, to see later whether they still do.
+    pub fn place(&self) -> Place {
+        self.file.0.clone()
     }
 
     /// Accepts until `stop`; then the socket is closed and its file removed.
@@ -121,27 +126,38 @@ async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     std::fs::remove_file(path).map_err(io_error("remove"))
 }
 
-/// The file of a bound socket; removed when dropped, unless another process has put its own there since.
-#[derive(Debug)]
-struct SocketFile {
+/// The path of a bound socket, and the file that it made there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
     path: PathBuf,
     device: u64,
     inode: u64,
 }
 
-impl SocketFile {
+impl Place {
     fn remember(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::symlink_metadata(path)?;
         Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
     }
+
+    /// False when somebody removed the file or put another there: then nobody finds the socket any more.
+    pub fn is_ours(&self) -> bool {
+        std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
+    }
 }
+
+/// The file of a bound socket; removed when dropped, unless another process has put its own there since.
+#[derive(Debug)]
+struct SocketFile(Place);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(socket = %self.path.display(), %error, "the socket could not be removed");
+        let Self(place) = self;
+        if place.is_ours()
+            && let Err(error) = std::fs::remove_file(&place.path)
+        {
+            tracing::warn!(socket = %place.path.display(), %error, "the socket could not be removed");
         }
     }
 }

@@ -61,23 +61,23 @@ impl Answer {
         self.topology.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
-    /// What cures a refusal of kubelet: labels and CSINode entries are for people to remove, as they may have reasons.
+    /// What cures a refusal of kubelet: labels are for people to remove, as they may have reasons. Kubelet is asked again
+    /// and again meanwhile.
     pub(super) fn cure(&self, refusal: &str, driver: &str, node: Option<&str>) -> String {
         let node = node.unwrap_or("NODE");
+        // First, for it names all topology keys, too. Kubelet takes the older entry out when it fails.
+        if refusal.contains("updating CSINode") || refusal.contains("immutable") {
+            return format!(
+                "kubelet removes the older entry itself and is asked again; if the refusal stays, kubectl edit csinode \
+                 {node} and remove the entry named {driver} from spec.drivers"
+            );
+        }
         let colliding = self.topology.iter().map(|(key, _)| key).filter(|key| refusal.contains(key.as_str()));
         let labels: Vec<String> = colliding.map(|key| format!("{key}-")).collect();
         if !labels.is_empty() {
             return format!("kubectl label node {node} {}", labels.join(" "));
         }
-        if refusal.to_ascii_lowercase().contains("csinode") || refusal.contains("immutable") {
-            return format!(
-                "kubectl edit csinode {node}, remove the entry named {driver} from spec.drivers; the node is \
-                 registered anew at kubelet's next try"
-            );
-        }
-        format!(
-            "kubectl describe node {node} and the log of kubelet tell more; kubelet tries again by itself"
-        )
+        format!("kubectl describe node {node} and the log of kubelet tell more; kubelet is asked again")
     }
 }
 
@@ -128,12 +128,16 @@ mod tests {
             answer.cure(collision, "d", Some("10.9.1.2")),
             "kubectl label node 10.9.1.2 topology.udisk.csi.ucloud.cn/rssd-"
         );
-        let immutable = "CSINode.storage.k8s.io \"10.9.1.2\" is invalid: spec.drivers[0]: field is immutable";
-        assert!(
-            answer
-                .cure(immutable, "d", None)
-                .starts_with("kubectl edit csinode NODE, remove the entry named d")
-        );
+        // As the API server says it, with the whole entry.
+        let immutable = "RegisterPlugin error -- plugin registration failed with err: error updating CSINode object with \
+                         CSI driver node info: error updating CSINode: timed out waiting for the condition; caused by: \
+                         CSINode.storage.k8s.io \"10.9.1.2\" is invalid: spec.drivers: Invalid value: \
+                         {\"Name\":\"d\",\"NodeID\":\"uhost-a\",\"TopologyKeys\":[\
+                         \"topology.udisk.csi.ucloud.cn/host\",\"topology.udisk.csi.ucloud.cn/rssd\"],\
+                         \"Allocatable\":null}: field is immutable";
+        let cure = answer.cure(immutable, "d", None);
+        assert!(cure.contains("kubectl edit csinode NODE and remove the entry named d"), "{cure}");
+        assert!(!cure.contains("kubectl label"), "{cure}");
         assert!(answer.cure("?", "d", Some("n")).starts_with("kubectl describe node n"));
     }
 }

@@ -5,17 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::registered::Answer;
 use crate::config::{Config, Registration};
 use crate::csi::registration::{RegistrationService, Told, serve};
-use crate::csi::socket::{Socket, SocketError};
+use crate::csi::socket::{Place, Socket, SocketError};
 use crate::node::IdentityState;
 use crate::readiness::Latch;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// From a refusal to the next try; doubles up to the longest.
+const FIRST_AGAIN: Duration = Duration::from_secs(2);
+const LONGEST_AGAIN: Duration = Duration::from_secs(60);
+/// From one socket to the next: kubelet looks once a second, and the old one has to be gone.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// How often the socket is looked for.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Kubelet calls NodeGetInfo as soon as it sees the socket, and writes what it hears into labels that never change.
 /// So the socket comes after the node is known. It goes with `stop` and not later: kubelet then takes the driver's
@@ -43,16 +51,27 @@ pub(super) async fn run(
     }
 
     let path = registration.dir.join(format!("{}-reg.sock", config.driver_name));
-    let Some(socket) = stop.run_until_cancelled(bind(&path, &latch)).await else { return };
-    latch.blocked_by("kubelet has not called yet");
-    let (told, heard) = watch::channel(Told::Nothing);
     let endpoint = registration.endpoint.display().to_string();
-    tracing::info!(socket = %path.display(), endpoint, "waiting for kubelet to register this node");
-    let service = RegistrationService::new(config.driver_name.clone(), endpoint, told);
-    let listener = Listener { config: &config, answer, home, latch };
-    let (served, ()) = tokio::join!(serve(socket, service, stop), listener.listen(heard));
-    if let Err(error) = served {
-        tracing::error!(%error, "the registration with kubelet ended");
+    let mut listener = Listener::new(&config, answer, home, latch);
+    while let Some(socket) = stop.run_until_cancelled(bind(&path, &listener.latch)).await {
+        listener.waits(&path, &endpoint);
+        let (told, heard) = watch::channel(Told::Nothing);
+        let service = RegistrationService::new(config.driver_name.clone(), endpoint.clone(), told);
+        // Ends with the listener, and not before: it takes the socket away.
+        let round = stop.child_token();
+        let end = round.clone().drop_guard();
+        let place = socket.place();
+        let listening = async {
+            let _end = end;
+            round.run_until_cancelled(listener.listen(heard, &place)).await;
+        };
+        let (served, ()) = tokio::join!(serve(socket, service, round.clone()), listening);
+        if let Err(error) = served {
+            tracing::error!(%error, "the registration with kubelet ended, and begins again");
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(BETWEEN)).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -88,30 +107,82 @@ struct Listener<'c> {
     answer: Answer,
     home: &'c Path,
     latch: Latch,
+    /// Over all sockets: the same words are logged once.
+    last: Told,
+    pause: Duration,
 }
 
-impl Listener<'_> {
-    /// Hears what kubelet says until the server is gone. Kubelet tries again by itself after a refusal, with growing
-    /// pauses, and says the same words each time; they are said once here.
-    async fn listen(self, mut heard: watch::Receiver<Told>) {
-        let mut last = Told::Nothing;
-        while heard.changed().await.is_ok() {
-            let told = heard.borrow_and_update().clone();
-            if told == last {
-                continue;
-            }
-            match &told {
-                Told::Nothing => {}
-                Told::Registered => self.registered(),
-                Told::Refused(words) => self.refused(words),
-            }
-            last = told;
+impl<'c> Listener<'c> {
+    fn new(config: &'c Config, answer: Answer, home: &'c Path, latch: Latch) -> Self {
+        Self { config, answer, home, latch, last: Told::Nothing, pause: FIRST_AGAIN }
+    }
+
+    fn waits(&self, path: &Path, endpoint: &str) {
+        if !matches!(self.last, Told::Refused(_)) {
+            self.latch.blocked_by("kubelet has not called yet");
+            tracing::info!(socket = %path.display(), endpoint, "waiting for kubelet to register this node");
         }
     }
 
-    fn registered(&self) {
-        tracing::info!("kubelet registered this node");
+    /// Hears what kubelet says, until it has to find a new socket.
+    ///
+    /// A kubelet before 1.36 that failed to register a driver (a label that collides, an API server that was away for a
+    /// second) never tries again with the same socket, and one that sees its file go forgets the driver.
+    async fn listen(&mut self, mut heard: watch::Receiver<Told>, place: &Place) {
+        let mut look = tokio::time::interval(LOOK);
+        let mut again = None;
+        loop {
+            let due = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = heard.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let told = heard.borrow_and_update().clone();
+                    again = self.heard(told);
+                }
+                () = due => return,
+                _ = look.tick() => {
+                    if !place.is_ours() {
+                        self.lost();
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When kubelet has to be asked again, if it has to.
+    fn heard(&mut self, told: Told) -> Option<Instant> {
+        let again = match &told {
+            Told::Nothing => None,
+            Told::Registered => {
+                self.registered();
+                None
+            }
+            Told::Refused(words) => {
+                self.refused(words);
+                let at = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_AGAIN);
+                Some(at)
+            }
+        };
+        self.last = told;
+        again
+    }
+
+    fn registered(&mut self) {
         self.latch.open();
+        self.pause = FIRST_AGAIN;
+        if self.last == Told::Registered {
+            return;
+        }
+        tracing::info!("kubelet registered this node");
         if let Err(error) = self.answer.write(self.home) {
             tracing::warn!(%error, "what kubelet registered is not remembered for the next start");
         }
@@ -119,7 +190,17 @@ impl Listener<'_> {
 
     fn refused(&self, words: &str) {
         let cure = self.answer.cure(words, &self.config.driver_name, self.config.node.hostname.as_deref());
-        tracing::error!("kubelet refused to register this node: {words}; to cure it: {cure}");
-        self.latch.blocked_by(format!("kubelet refused: {words}; to cure it: {cure}"));
+        self.latch.close(format!("kubelet refused: {words}; to cure it: {cure}"));
+        if !matches!(&self.last, Told::Refused(before) if before == words) {
+            tracing::error!("kubelet refused to register this node: {words}; to cure it: {cure}");
+        }
+    }
+
+    fn lost(&mut self) {
+        self.last = Told::Nothing;
+        self.latch.close("the socket that kubelet found the driver by is gone");
+        tracing::warn!(
+            "somebody removed the socket that kubelet found the driver by, so kubelet forgot the driver; it is made anew"
+        );
     }
 }
