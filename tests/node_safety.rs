@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Disk, SMALL, TestHost, Volume, file_systems, make, on_a_host, refused, run};
+use common::{Disk, SMALL, TestHost, Volume, check, file_systems, make, on_a_host, refused, run};
 use csi_udisk::node::StageError;
 use csi_udisk::node::linux::blank::NotBlank;
 use csi_udisk::node::linux::device::{LocateError, Mismatch, UseError};
@@ -253,6 +253,74 @@ fn a_read_only_volume_is_never_written_not_even_its_journal() {
             // For writing it is repaired, and all is there.
             volume.stage(&node).await.unwrap();
             assert_eq!(fs::read_to_string(volume.staging.join("more")).unwrap(), "content");
+        });
+    }
+}
+
+/// Ext4 finishes their removal when it is mounted, also read-only and without its journal, unless the disk refuses writes.
+#[test]
+fn a_read_only_mount_does_not_finish_the_removal_of_deleted_files() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            let (path, staging) = (volume.staging.join("deleted"), volume.staging.to_str().unwrap());
+            fs::write(&path, vec![7; 8 << 20]).unwrap();
+            let open = fs::File::open(&path).unwrap();
+            open.sync_all().unwrap();
+            fs::remove_file(&path).unwrap();
+            // As a snapshot of a quiet moment, and as a crash soon after it.
+            let copies = [host.path("images/snapshot"), host.path("images/crashed")];
+            run("fsfreeze", &["-f", staging]);
+            disk.copy_to(&copies[0]);
+            run("fsfreeze", &["-u", staging]);
+            fs::write(volume.staging.join("kept"), "content").unwrap();
+            fs::File::open(volume.staging.join("kept")).unwrap().sync_all().unwrap();
+            disk.copy_to(&copies[1]);
+            drop(open);
+            volume.unstage(&node).await.unwrap();
+            host.unplug("vdb");
+
+            let reader = volume.clone().reader();
+            for copy in &copies {
+                let disk = host.disk_of(copy);
+                host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+                let before = disk.content();
+                reader.publish(&node, false).await.unwrap();
+                // Kubelet's retry, and a driver that was started anew.
+                reader.publish(&host.node(), false).await.unwrap();
+                reader.unpublish(&node).await.unwrap();
+                reader.unstage(&node).await.unwrap();
+                assert!(disk.content() == before, "{fs}: a read-only mount wrote");
+                volume.stage(&node).await.unwrap();
+                volume.unstage(&node).await.unwrap();
+                check(fs, &disk);
+                host.unplug("vdb");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_writes_is_not_used_for_writing_and_the_refusal_says_so() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            let (node, device) = (host.node(), disk.device().to_str().unwrap());
+            for formatted in [false, true] {
+                run("blockdev", &["--setro", device]);
+                let error = refused(&node, &volume, &disk).await;
+                assert!(matches!(error, StageError::WriteProtected(_)), "{fs} {formatted}: {error}");
+                run("blockdev", &["--setrw", device]);
+                volume.stage(&node).await.unwrap();
+                volume.unstage(&node).await.unwrap();
+            }
+            // A read-only use leaves it as it came.
+            volume.clone().reader().stage(&node).await.unwrap();
+            assert_eq!(run("blockdev", &["--getro", device]).trim(), "1");
+            volume.unstage(&node).await.unwrap();
+            assert_eq!(run("blockdev", &["--getro", device]).trim(), "0");
         });
     }
 }

@@ -13,7 +13,6 @@ use tracing::info;
 use super::linux::Host;
 use super::linux::device::{OpenDevice, OpenError};
 use super::linux::device_number::DeviceNumber;
-use super::linux::error::HostError;
 use super::linux::mountinfo::Mounts;
 use super::publish::PublishError;
 
@@ -70,11 +69,6 @@ pub(super) fn prepare(
         }
         None => Err(PublishError::OtherwiseElsewhere { read_only, elsewhere }),
     }
-}
-
-/// Takes the flag away from a disk that is published nowhere any more: whoever gets it next finds it as it came.
-pub(super) fn restore(device: &OpenDevice) -> Result<(), HostError> {
-    if device.is_read_only()? { device.set_read_only(false) } else { Ok(()) }
 }
 
 /// How a disk is published, in words.

@@ -77,6 +77,12 @@ pub enum StageError {
          is, and the next attempt decides anew", device = .device.display()
     )]
     Changed { device: PathBuf },
+    #[error(
+        "the disk {device} refuses writes on this host, so the volume cannot be used for writing; if nobody wants that, run \
+         blockdev --setrw {device} on this host, and look at the disk in the cloud's console if that does not help. Nothing was \
+         changed", device = .0.display()
+    )]
+    WriteProtected(PathBuf),
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(

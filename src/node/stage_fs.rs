@@ -46,6 +46,13 @@ impl Node {
                 // Before the disk is written to: where nothing can be mounted, nothing is formatted.
                 mount::is_directory(&staging_path)?;
             }
+            if let At::Volume(mount) = &at
+                && read_only
+                && mount.read_only()
+                && mount.fs_read_only()
+            {
+                shown.refuse_writes()?;
+            }
             Ok::<_, StageError>(at)
         };
         let at = self.host.calls.run(free).await?;
@@ -103,6 +110,9 @@ impl Node {
         let planned = plan::plan(volume, wanted, read_only, &seen, adoption);
         let sectors = request.volume_context.blank;
         let planned = planned.map_err(refused)?;
+        if !read_only {
+            self.prove_writable(device).await?;
+        }
         let found = match planned {
             Plan::Format => {
                 let note = FormatNote { disk: volume.clone(), fs: wanted };
@@ -174,6 +184,15 @@ impl Node {
         Ok(())
     }
 
+    /// A flag that a person set is not taken away, nor one that is left of a read-only use.
+    async fn prove_writable(&self, device: &Arc<OpenDevice>) -> Result<(), StageError> {
+        let opened = Arc::clone(device);
+        if self.host.calls.run(move || opened.is_read_only()).await? {
+            return Err(StageError::WriteProtected(device.path().to_owned()));
+        }
+        Ok(())
+    }
+
     async fn look(&self, device: &Arc<OpenDevice>) -> Result<Seen, StageError> {
         let device = Arc::clone(device);
         self.host
@@ -210,14 +229,27 @@ impl Node {
             .run(move || {
                 mount::make_directory(&path)?;
                 device.prove_unchanged()?;
-                let mounted = match (mount::mount_fs(device.path(), &path, &fs, &options), older) {
-                    (Err(error), Some(older)) if error.is_invalid_argument() => {
-                        mount::mount_fs(device.path(), &path, &fs, &older)
-                    }
-                    (mounted, _) => mounted,
+                let mount = || {
+                    let mounted = match (mount::mount_fs(device.path(), &path, &fs, &options), older) {
+                        (Err(error), Some(older)) if error.is_invalid_argument() => {
+                            mount::mount_fs(device.path(), &path, &fs, &older)
+                        }
+                        (mounted, _) => mounted,
+                    };
+                    mounted.map_err(StageError::Mount)?;
+                    prove_mounted(&host, &as_listed(&path), Backing::Fs(device.number())).map(drop)
                 };
-                mounted.map_err(StageError::Mount)?;
-                prove_mounted(&host, &as_listed(&path), Backing::Fs(device.number())).map(drop)
+                if !read_only {
+                    return mount();
+                }
+                // The options alone do not keep ext4 from writing: it removes at the mount what was deleted while it was
+                // open, and notes the errors that it meets later.
+                let changed = device.refuse_writes()?;
+                let mounted = mount();
+                if mounted.is_err() && changed {
+                    device.take_writes()?;
+                }
+                mounted
             })
             .await
     }

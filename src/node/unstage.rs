@@ -6,15 +6,16 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::linux::Host;
-use super::linux::device::{OpenError, UseError};
+use super::linux::device::{OpenDevice, OpenError, UseError};
+use super::linux::device_number::DeviceNumber;
 use super::linux::error::HostError;
 use super::linux::mount::{self, PathError, UnmountError};
-use super::linux::mountinfo::{Mounts, as_listed};
+use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::linux::sysfs::BlockDevice;
 use super::other_volume::OtherVolume;
 use super::paths::{self, PathRefused};
-use super::publish_block::{self, list};
+use super::publish_block::list;
 use crate::progress::Progress;
 use crate::volume::DiskId;
 
@@ -97,7 +98,7 @@ impl Node {
             host.prove_no_foreign(&mounts, path)?;
         }
         for path in [&file, &directory] {
-            let PathState::Live { backing, device, .. } = host.state_at(&mounts, path)? else {
+            let PathState::Live { mount, backing, device } = host.state_at(&mounts, path)? else {
                 continue;
             };
             // Once the staging mount is gone nothing tells whose mounts those are, so it stays while they do.
@@ -105,7 +106,7 @@ impl Node {
             if !others.is_empty() {
                 return Err(UnstageError::Published(others));
             }
-            write_out(host, path, backing);
+            write_out(host, path, &mount, backing);
             devices.push(device);
         }
         if !devices.is_empty() {
@@ -121,22 +122,33 @@ impl Node {
 }
 
 /// Unmounting writes out as well but keeps errors to itself; this puts them in the log. A dead disk must not keep
-/// the volume from being unstaged.
-fn write_out(host: &Host, path: &Path, backing: Backing) {
+/// the volume from being unstaged. A disk that was made to refuse writes takes them again, as long as the mount tells
+/// which one it is: what is mounted read-only leaves it alone.
+fn write_out(host: &Host, path: &Path, mount: &Mount, backing: Backing) {
     let written = match backing {
-        Backing::Block(number) => match host.open_number(number) {
-            Ok(Some(device)) => {
-                let written = device.sync();
-                publish_block::restore(&device).and(written).map_err(|error| error.to_string())
-            }
-            Ok(None) | Err(OpenError::Mismatch(_)) => Ok(()),
-            Err(OpenError::Host(error)) => Err(error.to_string()),
-        },
+        Backing::Block(number) => on_device(host, number, |device| {
+            let written = device.sync();
+            device.take_writes().and(written)
+        }),
+        Backing::Fs(number) if mount.read_only() => on_device(host, number, OpenDevice::take_writes),
         Backing::Fs(_) | Backing::Lost | Backing::NoDevice => {
             mount::sync_fs(path).map_err(|error| error.to_string())
         }
     };
     if let Err(error) = written {
         warn!(path = %path.display(), %error, "the last writes may be lost");
+    }
+}
+
+/// One that is gone, or about to, is left alone.
+fn on_device(
+    host: &Host,
+    number: DeviceNumber,
+    act: impl FnOnce(&OpenDevice) -> Result<(), HostError>,
+) -> Result<(), String> {
+    match host.open_number(number) {
+        Ok(Some(device)) => act(&device).map_err(|error| error.to_string()),
+        Ok(None) | Err(OpenError::Mismatch(_)) => Ok(()),
+        Err(OpenError::Host(error)) => Err(error.to_string()),
     }
 }

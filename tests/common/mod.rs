@@ -241,6 +241,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _ = Command::new("blockdev").arg("--setrw").arg(&self.device).status();
         // Still mounted: the kernel detaches it when the namespace ends.
         let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
     }

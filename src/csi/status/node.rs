@@ -50,6 +50,7 @@ impl NodeError for StageError {
             | Self::NotBlank { .. }
             | Self::NotRemains { .. }
             | Self::OtherSlot { .. }
+            | Self::WriteProtected(_)
             | Self::Mount(_) => Code::FailedPrecondition,
             Self::Locate(error) => match error {
                 LocateError::Absent { .. } | LocateError::Host(_) => Code::Unavailable,

@@ -138,6 +138,20 @@ impl OpenDevice {
         ioctl::set_read_only(&self.file, read_only).doing("set whether writes are refused by", &self.path)
     }
 
+    /// The same, where it is not so already. Returns whether it was changed.
+    pub fn refuse_writes(&self) -> Result<bool, HostError> {
+        let changes = !self.is_read_only()?;
+        if changes {
+            self.set_read_only(true)?;
+        }
+        Ok(changes)
+    }
+
+    /// Takes the flag away from a disk that nobody uses any more: whoever gets it next finds it as it came.
+    pub fn take_writes(&self) -> Result<(), HostError> {
+        if self.is_read_only()? { self.set_read_only(false) } else { Ok(()) }
+    }
+
     /// Takes the lock on the device's node that everybody who prepares it holds; `false`: somebody else has it. It is
     /// held until this device is closed here and in all programs that were started with [`Self::handed_on`].
     pub fn try_hold(&self) -> Result<bool, HostError> {

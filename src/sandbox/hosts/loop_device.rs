@@ -45,10 +45,13 @@ mod raw {
     nix::ioctl_write_ptr_bad!(configure, 0x4C0A, LoopConfig);
     nix::ioctl_none_bad!(clear, 0x4C01);
     nix::ioctl_none_bad!(set_capacity, 0x4C07);
+    nix::ioctl_write_ptr_bad!(set_read_only, 0x125D, nix::libc::c_int);
 }
 
 /// Other users of this machine take loop devices too: a free number may be gone when it is used.
 const ATTEMPTS: u32 = 100;
+
+static TAKES_WRITES: nix::libc::c_int = 0;
 
 /// A loop device over a file. It outlives this value: only [`LoopDevice::clear`] ends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +72,12 @@ impl LoopDevice {
             let number = u32::try_from(number).map_err(io::Error::other)?;
             let device = open(&node(number))?;
             match configure(&device, &file) {
-                Ok(()) => return Ok(Self { number, backing: backing.to_owned() }),
+                Ok(()) => {
+                    // A number that was made to refuse writes does so for its next user too; a new disk of a cloud takes them.
+                    // SAFETY: the descriptor is open for the whole call, which reads one `int`.
+                    unsafe { raw::set_read_only(device.as_raw_fd(), &raw const TAKES_WRITES) }?;
+                    return Ok(Self { number, backing: backing.to_owned() });
+                }
                 Err(Errno::EBUSY) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -174,3 +174,31 @@ async fn the_cloud_moves_devices_as_it_moves_disks() {
     cloud.shutdown().await;
     gone(dir.path()).await;
 }
+
+/// The kernel keeps the flag with the number of a loop device, past its end.
+#[test]
+fn a_new_disk_takes_writes_whatever_its_number_was_used_for() {
+    if skipped("a_new_disk_takes_writes_whatever_its_number_was_used_for") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let image = fs::canonicalize(image).unwrap();
+    // Others on this machine may take the number in between.
+    for _ in 0..100 {
+        let before = LoopDevice::over(&image).unwrap();
+        let node = before.node();
+        let flagged = std::process::Command::new("blockdev").arg("--setro").arg(&node).status().unwrap();
+        before.clear().unwrap();
+        assert!(flagged.success());
+        let after = LoopDevice::over(&image).unwrap();
+        let (number, flag) = (after.number, after.attribute("ro"));
+        after.clear().unwrap();
+        if number == before.number {
+            assert_eq!(flag.unwrap().trim(), "0");
+            return;
+        }
+    }
+    panic!("no loop device came back under its number");
+}
