@@ -120,6 +120,23 @@ async fn health_is_not_readiness() {
 }
 
 #[tokio::test]
+async fn callers_who_stay_and_say_nothing_do_not_take_the_drivers_files() {
+    let driver = Driver::start().await;
+    let mut callers = Vec::new();
+    for _ in 0..90 {
+        callers.push(TcpStream::connect(&driver.address).await.unwrap());
+    }
+    let pid = driver.child.id().unwrap();
+    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // Those before it in the queue are waited for until they are sent away.
+    assert_eq!(driver.http("GET /healthz", "").await.0, 200);
+    assert!(open() < 70, "{}", open());
+    let (status, text) = driver.http("GET /log", "").await;
+    assert!(status == 200 && text.ends_with("warn,csi_udisk=info\n"), "{text}");
+    drop(callers);
+}
+
+#[tokio::test]
 async fn the_log_changes_by_request_and_by_signal_without_a_restart() {
     let driver = Driver::start().await;
     let chatter = async || {

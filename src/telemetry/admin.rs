@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::level::LogLevel;
 use super::metrics::Metrics;
+use super::visitors::{Caller, Visitors};
 use crate::readiness::Readiness;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -54,9 +55,9 @@ impl Port {
             .route("/log", get(log).put(set_log).delete(restore_log))
             .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
             .with_state(admin)
-            .into_make_service_with_connect_info::<SocketAddr>();
+            .into_make_service_with_connect_info::<Caller>();
         // It does not end by itself: a failed accept is tried again.
-        if let Err(error) = axum::serve(self.0, router).await {
+        if let Err(error) = axum::serve(Visitors::new(self.0), router).await {
             tracing::error!(%error, "the HTTP port failed");
         }
     }
@@ -82,7 +83,7 @@ async fn log(State(admin): State<Admin>) -> String {
 
 async fn set_log(
     State(admin): State<Admin>,
-    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    ConnectInfo(Caller(caller)): ConnectInfo<Caller>,
     filter: String,
 ) -> Response {
     if !caller.ip().is_loopback() {
@@ -94,7 +95,10 @@ async fn set_log(
     }
 }
 
-async fn restore_log(State(admin): State<Admin>, ConnectInfo(caller): ConnectInfo<SocketAddr>) -> Response {
+async fn restore_log(
+    State(admin): State<Admin>,
+    ConnectInfo(Caller(caller)): ConnectInfo<Caller>,
+) -> Response {
     if !caller.ip().is_loopback() {
         return not_from_afar();
     }

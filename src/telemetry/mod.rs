@@ -4,3 +4,4 @@ pub mod admin;
 pub mod level;
 pub mod log;
 pub mod metrics;
+mod visitors;
