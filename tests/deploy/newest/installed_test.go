@@ -132,6 +132,32 @@ func TestTheDriverObjectKeepsWhatKubernetesAssumedWithoutOne(t *testing.T) {
 	}
 }
 
+// Each component does its part beside the others.
+func TestComponentsGoTogether(t *testing.T) {
+	for overlay, flags := range map[string][]string{
+		"registrar+credentials+kubernetes-1.36+node-metrics": {
+			"--credentials-dir=/etc/csi-udisk/credentials", "--http-endpoint=:9808",
+		},
+		"data-kubelet+credentials+node-metrics": {
+			"--kubelet-dir=/data/kubelet", "--credentials-dir=/etc/csi-udisk/credentials", "--http-endpoint=:9808",
+			"--kubelet-registration-path=/data/kubelet/csi-plugins/udisk.csi.ucloud.cn/csi.sock",
+		},
+	} {
+		o := load(t, overlay)
+		given := o.daemonSets["csi-udisk"].Spec.Template.Spec.Containers[0].Args
+		given = append(given, o.statefulSets["csi-udisk-controller"].Spec.Template.Spec.Containers[0].Args...)
+		for _, flag := range flags {
+			if !slices.Contains(given, flag) {
+				t.Errorf("%s lost %s", overlay, flag)
+			}
+		}
+	}
+	driver := load(t, "registrar+credentials+kubernetes-1.36+node-metrics").drivers["udisk.csi.ucloud.cn"]
+	if driver.Spec.NodeAllocatableUpdatePeriodSeconds == nil {
+		t.Error("the component for newer clusters lost its field")
+	}
+}
+
 func hold[T any](t *testing.T, what string, have map[string]*T, names []string) {
 	t.Helper()
 	got := []string{}

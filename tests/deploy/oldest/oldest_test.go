@@ -2,6 +2,7 @@
 package oldest
 
 import (
+	"strings"
 	"testing"
 
 	apps "k8s.io/api/apps/v1"
@@ -41,13 +42,13 @@ func TestManifestsHoldOnlyWhatKubernetes126Knows(t *testing.T) {
 			}
 			if err := roundtrip.Check(document, object()); err != nil {
 				refused++
-				if overlay != newer {
+				if !strings.Contains(overlay, newer) {
 					t.Errorf("%s: %v", overlay, err)
 				}
 			}
 			seen++
 		}
-		if overlay == newer && refused == 0 {
+		if strings.Contains(overlay, newer) && refused == 0 {
 			t.Errorf("%s holds nothing that 1.26 does not know, so it could be in the base", overlay)
 		}
 	}
