@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 
 use common::{SMALL, SMALL_GIB, Volume, file_systems, on_a_host, run, skip};
+use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::grow::GrowError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{ExpandError, ExpandRequest, PublishError, StageError, StatsError, Usage};
@@ -232,6 +233,42 @@ fn a_file_system_smaller_than_its_disk_is_grown_when_it_is_staged() {
             assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
             // And NodeExpandVolume finds nothing left to do.
             assert_eq!(volume.expand(&node, 3 * SMALL).await.unwrap(), 3 * SMALL);
+        });
+    }
+}
+
+/// One that stores all data twice, and one that was moved here from another disk.
+#[test]
+fn a_btrfs_that_somebody_made_in_another_way_is_used_and_grows() {
+    if !is_installed(FsType::Btrfs) {
+        return skip("btrfs that somebody made: btrfs-progs is not installed");
+    }
+    for moved in [false, true] {
+        on_a_host(false, |host| async move {
+            let disk = host.disk("a", SMALL);
+            let device = disk.device().to_str().unwrap();
+            let volume = Volume::fs(&host, "bs-1", FsType::Btrfs, "vdc", SMALL_GIB);
+            if moved {
+                let before = host.passing_disk(SMALL);
+                let (first, place) = (before.device().to_str().unwrap(), volume.staging.to_str().unwrap());
+                run("mkfs.btrfs", &["-q", "-m", "single", first]);
+                run("mount", &[first, place]);
+                run("btrfs", &["device", "add", device, place]);
+                run("btrfs", &["device", "remove", first, place]);
+                run("umount", &[place]);
+            } else {
+                run("mkfs.btrfs", &["-q", "-d", "dup", device]);
+            }
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            fs::write(volume.target.join("file"), "content").unwrap();
+            let Usage::Fs(before) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
+            disk.grow(2 * SMALL);
+            assert_eq!(volume.expand(&node, 2 * SMALL).await.unwrap(), 2 * SMALL);
+            let Usage::Fs(after) = volume.stats(&node).await.unwrap() else { panic!("no file system") };
+            assert!(after.bytes.total > before.bytes.total * 3 / 2, "{before:?} {after:?}");
+            assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
         });
     }
 }

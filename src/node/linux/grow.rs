@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::statvfs::statvfs;
 
 use super::Host;
 use super::device::OpenDevice;
@@ -17,7 +16,7 @@ use super::exec::{self, Tool, ToolError};
 use super::fsck::{self, CheckError};
 use super::ioctl;
 use super::mount::open_directory;
-use super::probe::{FoundFs, FsKind, GRANULE, probe_fs};
+use super::probe::{BTRFS, FoundFs, FsKind, GRANULE, le64, probe_fs, read};
 use crate::progress::Progress;
 
 const RESIZE2FS: Tool = Tool { name: "resize2fs", package: "e2fsprogs" };
@@ -75,7 +74,7 @@ pub fn grow_mounted(path: &Path, kind: FsKind, device: &OpenDevice) -> Result<()
         FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => ioctl::ext4_resize(&mount, blocks),
         FsKind::Xfs => ioctl::xfs_geometry(&mount)
             .and_then(|geometry| ioctl::xfs_grow(&mount, blocks, geometry.inode_max_percent)),
-        FsKind::Btrfs => ioctl::btrfs_grow_to_device(&mount),
+        FsKind::Btrfs => ioctl::btrfs_grow_to_device(&mount, btrfs_device_id(device)?),
     };
     match grown {
         Ok(()) => {}
@@ -99,11 +98,18 @@ fn mounted(path: &Path, mount: &File, kind: FsKind, device: &OpenDevice) -> Resu
             Ok(FoundFs { size, block_size, granule: GRANULE, ..on_disk })
         }
         FsKind::Btrfs => {
-            let total = statvfs(path).doing("ask the size of", path)?;
-            let size = total.blocks().saturating_mul(total.fragment_size());
+            let id = btrfs_device_id(device)?;
+            let size = ioctl::btrfs_device_size(mount, id).doing("ask the size of", path)?;
             Ok(FoundFs { size, granule: GRANULE, ..on_disk })
         }
     }
+}
+
+/// By which number a btrfs knows its device: 1, unless it once had several.
+fn btrfs_device_id(device: &OpenDevice) -> Result<u64, HostError> {
+    const DEVICE_ID: usize = 0xc9;
+    let superblock = read(device, BTRFS as u64, 4096).doing("read", device.path())?;
+    Ok(le64(&superblock, DEVICE_ID))
 }
 
 fn read_back(device: &OpenDevice) -> Result<FoundFs, GrowError> {

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use nix::Result;
 
 mod raw {
-    use super::{BtrfsVolumeArgs, XfsGeometry, XfsGrowData};
+    use super::{BtrfsDevice, BtrfsVolumeArgs, XfsGeometry, XfsGrowData};
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_read_bad!(blksszget, nix::libc::BLKSSZGET, nix::libc::c_int);
@@ -16,6 +16,7 @@ mod raw {
     nix::ioctl_read!(xfs_geometry, b'X', 100, XfsGeometry);
     nix::ioctl_write_ptr!(xfs_grow_data, b'X', 110, XfsGrowData);
     nix::ioctl_write_ptr!(btrfs_resize, 0x94, 3, BtrfsVolumeArgs);
+    nix::ioctl_readwrite!(btrfs_device, 0x94, 30, BtrfsDevice);
 }
 
 /// `struct xfs_fsop_geom_v1`.
@@ -57,6 +58,17 @@ pub(super) struct XfsGrowData {
 pub(super) struct BtrfsVolumeArgs {
     fd: i64,
     name: [u8; 4088],
+}
+
+/// `struct btrfs_ioctl_dev_info_args`.
+#[repr(C)]
+pub(super) struct BtrfsDevice {
+    id: u64,
+    uuid: [u8; 16],
+    used_bytes: u64,
+    total_bytes: u64,
+    unused: [u64; 379],
+    path: [u8; 1024],
 }
 
 /// The size of an open block device in bytes.
@@ -114,12 +126,24 @@ pub(super) fn xfs_grow(mount: &File, new_blocks: u64, inode_max_percent: u32) ->
     unsafe { raw::xfs_grow_data(mount.as_raw_fd(), &raw const wanted) }.map(drop)
 }
 
-/// Grows a mounted btrfs of one device to that device's size.
-pub(super) fn btrfs_grow_to_device(mount: &File) -> Result<()> {
+/// Grows one device of a mounted btrfs to the size that the device has.
+pub(super) fn btrfs_grow_to_device(mount: &File, id: u64) -> Result<()> {
     let mut wanted = BtrfsVolumeArgs { fd: 0, name: [0; 4088] };
-    wanted.name[..3].copy_from_slice(b"max");
+    let name = format!("{id}:max");
+    wanted.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: as above; the name ends with a zero byte.
     unsafe { raw::btrfs_resize(mount.as_raw_fd(), &raw const wanted) }.map(drop)
+}
+
+/// How much of one device a mounted btrfs takes for its own, in bytes. What statfs(2) says is less where all is stored
+/// twice.
+pub(super) fn btrfs_device_size(mount: &File, id: u64) -> Result<u64> {
+    let mut device =
+        BtrfsDevice { id, uuid: [0; 16], used_bytes: 0, total_bytes: 0, unused: [0; 379], path: [0; 1024] };
+    // SAFETY: the descriptor is open for the whole call, and the structure has the layout and size that the request
+    // number promises to the kernel.
+    unsafe { raw::btrfs_device(mount.as_raw_fd(), &raw mut device) }?;
+    Ok(device.total_bytes)
 }
 
 #[cfg(test)]
@@ -132,5 +156,6 @@ mod tests {
         assert_eq!(size_of::<XfsGeometry>(), 112);
         assert_eq!(size_of::<XfsGrowData>(), 16);
         assert_eq!(size_of::<BtrfsVolumeArgs>(), 4096);
+        assert_eq!(size_of::<BtrfsDevice>(), 4096);
     }
 }
