@@ -265,6 +265,10 @@ fn stacked_mounts_and_files_left_behind_are_taken_away() {
 #[test]
 fn what_is_not_there_is_taken_away_at_once() {
     on_a_host(true, |host| async move {
+        // Formatted before, for that takes its time.
+        let (_disk, formatted) = staged_on(&host, FsType::Ext4);
+        formatted.stage(&host.node()).await.unwrap();
+        formatted.unstage(&host.node()).await.unwrap();
         let start = tokio::time::Instant::now();
         let gone = |volume: &Volume| assert!(!volume.target.exists() && !volume.staging.exists());
         let volumes = [
@@ -285,7 +289,7 @@ fn what_is_not_there_is_taken_away_at_once() {
             gone(volume);
         }
         // Mounted once, and unmounted by a person; the disk is there.
-        let (_disk, mut volume) = staged_on(&host, FsType::Ext4);
+        let mut volume = formatted;
         volume.publish(&host.node(), false).await.unwrap();
         for path in [&volume.target, &volume.staging] {
             run("umount", &[path.to_str().unwrap()]);

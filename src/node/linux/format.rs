@@ -5,8 +5,9 @@
 //! blank leads to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
 
 use super::Host;
 use super::device::UseError;
@@ -42,6 +43,15 @@ pub const fn mkfs(fs: FsType) -> Tool {
         FsType::Xfs => Tool { name: "mkfs.xfs", package: "xfsprogs" },
         FsType::Btrfs => Tool { name: "mkfs.btrfs", package: "btrfs-progs" },
     }
+}
+
+/// Far longer than a mkfs takes its memory for. A disk that hangs must not keep others from being formatted.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+
+/// A turn to make a file system, which ends when this is dropped, or at its limit.
+#[derive(Debug)]
+pub struct Turn {
+    _over: oneshot::Sender<()>,
 }
 
 /// A version of xfsprogs.
@@ -94,9 +104,16 @@ fn arguments(fs: FsType, uuid: FsUuid, version: Version) -> Vec<String> {
 
 impl Host {
     /// Waits for a turn to make a file system. The disk is proven blank after it, because it may be long.
-    pub async fn turn_to_format(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn turn_to_format(&self) -> Turn {
         // Never closed, so this is `Some`.
-        Arc::clone(&self.formats).acquire_owned().await.ok()
+        let permit = Arc::clone(&self.formats).acquire_owned().await.ok();
+        let (turn, over) = oneshot::channel();
+        tokio::spawn(async move {
+            // Either way it is over.
+            let _ = tokio::time::timeout(TURN_LIMIT, over).await;
+            drop(permit);
+        });
+        Turn { _over: turn }
     }
 
     /// Makes the file system that was noted, proves that it is there, and writes all of it out. The note stays.
@@ -144,6 +161,11 @@ pub fn is_installed(fs: FsType) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tokio::time::Instant;
+
+    use super::super::FORMATS;
     use super::*;
     use crate::volume::DiskId;
 
@@ -156,6 +178,25 @@ mod tests {
         assert_eq!(xfs_features((5, 13)), ["-m", "bigtime=0,inobtcount=0"]);
         assert_eq!(xfs_features((6, 1)), ["-m", "bigtime=0,inobtcount=0", "-i", "nrext64=0"]);
         assert_eq!(xfs_features((6, 15)).len(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn disks_that_hang_in_their_turn_do_not_hold_up_others_for_ever() {
+        let host = Host::new(Path::new("/sys"), Path::new("/dev"));
+        let start = Instant::now();
+        let mut hung = Vec::new();
+        for _ in 0..FORMATS {
+            hung.push(host.turn_to_format().await);
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let third = tokio::time::timeout(2 * TURN_LIMIT, host.turn_to_format()).await.expect("held up");
+        assert_eq!(start.elapsed(), TURN_LIMIT);
+        // One that ends in time makes room at once.
+        let fourth = host.turn_to_format().await;
+        drop(third);
+        let _fifth = host.turn_to_format().await;
+        assert_eq!(start.elapsed(), TURN_LIMIT);
+        drop((fourth, hung));
     }
 
     #[test]
