@@ -7,11 +7,12 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, on_a_host, run};
+use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, make, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
+use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::mount::binds_read_only_at_once;
 use csi_udisk::node::linux::mountinfo::Mounts;
-use csi_udisk::node::{PublishError, StageError};
+use csi_udisk::node::{PublishError, StageError, UnstageError};
 use csi_udisk::volume::{Adoption, FsType, Gib};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -253,6 +254,101 @@ fn a_staging_path_that_lost_its_volume_gets_it_again_and_one_that_shows_another_
             volume.publish(&node, false).await.unwrap();
         });
     }
+}
+
+/// The disk is the right one, and yet a pod would find another tree than its own.
+#[test]
+fn a_directory_of_the_volume_is_not_taken_for_the_volume() {
+    for fs in [FsType::Ext4, FsType::Xfs, FsType::Btrfs].into_iter().filter(|fs| is_installed(*fs)) {
+        on_a_host(false, |host| async move {
+            plugged(&host, "vdb", "vdc");
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
+            let node = host.node();
+            volume.publish(&node, false).await.unwrap();
+            fs::create_dir(volume.target.join("part")).unwrap();
+            fs::write(volume.target.join("file"), "content").unwrap();
+            let none: Option<&str> = None;
+            let elsewhere = host.staging("elsewhere");
+            mount(Some(&volume.target), &elsewhere, none, MsFlags::MS_BIND, none).unwrap();
+            let part = elsewhere.join("part");
+            for (wanted, other) in [(&volume.staging, &volume.target), (&volume.target, &volume.staging)] {
+                umount2(wanted, MntFlags::empty()).unwrap();
+                mount(Some(&part), wanted, none, MsFlags::MS_BIND, none).unwrap();
+                let error = volume.publish(&node, false).await.unwrap_err().to_string();
+                assert!(
+                    error.contains("/part of the ") && error.contains(wanted.to_str().unwrap()),
+                    "{error}"
+                );
+                assert_eq!((mounts_at(wanted), mounts_at(other)), (1, 1));
+                umount2(wanted, MntFlags::empty()).unwrap();
+                mount(Some(&elsewhere), wanted, none, MsFlags::MS_BIND, none).unwrap();
+                volume.publish(&node, false).await.unwrap();
+                assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+            }
+        });
+    }
+}
+
+/// As somebody has it who made one.
+#[test]
+fn a_subvolume_is_a_volume() {
+    if !is_installed(FsType::Btrfs) {
+        return;
+    }
+    for by_option in [false, true] {
+        on_a_host(false, |host| async move {
+            plugged(&host, "vdb", "vdc");
+            let mut volume = Volume::fs(&host, "bs-1", FsType::Btrfs, "vdc", SMALL_GIB);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            let (root, sub) = (volume.staging.clone(), volume.staging.join("sub"));
+            run("btrfs", &["subvolume", "create", sub.to_str().unwrap()]);
+            fs::write(sub.join("file"), "content").unwrap();
+            if by_option {
+                volume = volume.clone().flags(&["subvol=sub"]);
+            } else {
+                run("btrfs", &["subvolume", "set-default", sub.to_str().unwrap()]);
+            }
+            volume.unstage(&node).await.unwrap();
+            for _ in 0..2 {
+                volume.publish(&node, false).await.unwrap();
+                assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+            }
+            volume.unpublish(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            assert_eq!(mounts_at(&root), 0);
+        });
+    }
+}
+
+/// A disk that left, mounted over the volume by whoever confused them.
+#[test]
+fn what_a_dead_mount_hides_is_not_unmounted_with_it() {
+    on_a_host(false, |host| async move {
+        let (disk, _dead) = (plugged(&host, "vdb", "vdc"), plugged(&host, "vdc", "vdd"));
+        // Without a mark: nothing but the mounts tells whose the disk is.
+        make(FsType::Ext4, disk.device(), None);
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB);
+        let dead = Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", SMALL_GIB);
+        let node = host.node();
+        dead.stage(&node).await.unwrap();
+        volume.publish(&node, false).await.unwrap();
+        fs::write(volume.target.join("file"), "content").unwrap();
+        let none: Option<&str> = None;
+        mount(Some(&dead.staging), &volume.staging, none, MsFlags::MS_BIND, none).unwrap();
+        host.unplug("vdc");
+        // Not detached under its pod.
+        let error = volume.unstage(&node).await.unwrap_err();
+        assert!(
+            matches!(&error, UnstageError::Published(paths) if paths == std::slice::from_ref(&volume.target)),
+            "{error}"
+        );
+        assert_eq!(mounts_at(&volume.staging), 2);
+        let second = second_pod(&host, &volume);
+        second.publish(&node, false).await.unwrap();
+        assert_eq!(mounts_at(&volume.staging), 1);
+        assert_eq!(fs::read_to_string(second.target.join("file")).unwrap(), "content");
+    });
 }
 
 /// A caller that confuses its volumes must not take a pod's disk away.

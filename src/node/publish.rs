@@ -1,19 +1,19 @@
 //! Publish: the staged volume, bound to the pod's path.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Node;
 use super::linux::Host;
 use super::linux::device::Mismatch;
 use super::linux::error::HostError;
 use super::linux::mount::{self, PathError, UnmountError};
-use super::linux::mountinfo::{Mounts, as_listed};
+use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::staged::{Backing, PathState};
 use super::paths::{self, PathRefused};
 use super::publish_block::{self, how, list};
-use super::stage::{StageError, StageRequest, Staged};
+use super::stage::{self, StageError, StageRequest, Staged};
 use crate::progress::Progress;
 use crate::volume::{AccessMode, Capability, DiskId, PublishContext, VolumeContext};
 
@@ -97,7 +97,7 @@ impl Node {
         };
         // What is dead at the target would keep the disk, if that is back, from being staged.
         let (host, target) = (self.host.clone(), as_listed(&request.target_path));
-        self.host.calls.run(move || take_away_the_dead(&host, &target)).await?;
+        self.host.calls.run(move || stage::take_away_the_dead(&host, &target)).await?;
         let staged = self.ensure_staged(stage, progress).await?;
         progress.set(format!("binding to {}", request.target_path.display()));
         let host = self.host.clone();
@@ -110,22 +110,18 @@ fn is_read_only(request: &PublishRequest) -> bool {
     request.read_only || request.capability.mode == AccessMode::SingleNodeReaderOnly
 }
 
-fn take_away_the_dead(host: &Host, target: &Path) -> Result<(), PublishError> {
-    if let PathState::Dead(mount) = host.state_at(&Mounts::read()?, target)? {
-        warn!(path = %target.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
-        mount::unmount_all(target)?;
-    }
-    Ok(())
-}
-
 fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), PublishError> {
     let read_only = is_read_only(request);
     // A mount that was read-only from its beginning needs nothing more.
     let restrict = read_only && !staged.read_only;
     let target = as_listed(&request.target_path);
     let occupied = |what| Err(PublishError::Occupied { path: target.clone(), what });
-    match host.state_at(&Mounts::read()?, &target)? {
-        PathState::Live { mount, backing, .. } if backing == staged.backing => {
+    let mounts = Mounts::read()?;
+    let source_root = |mounts: &Mounts| mounts.top(&staged.source).map(|source| source.root.clone());
+    match host.state_at(&mounts, &target)? {
+        PathState::Live { mount, backing, .. }
+            if backing == staged.backing && source_root(&mounts).as_ref() == Some(&mount.root) =>
+        {
             let is_read_only = match backing {
                 Backing::Block(number) => publish_block::is_read_only(host, number, &target)?,
                 Backing::Fs(_) | Backing::Lost | Backing::NoDevice => mount.read_only() || staged.read_only,
@@ -137,15 +133,14 @@ fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), Pu
             if is_read_only || mount::binds_read_only_at_once() {
                 return Err(PublishError::Incompatible { path: target, wanted_read_only: read_only });
             }
-            mount::unmount_all(&target)?;
+            mount::unmount_top(&target)?;
         }
-        PathState::Live { mount, device, .. } => {
-            return occupied(format!("{} of disk {} ({})", mount.fs_type, device.name, device.number));
-        }
+        PathState::Live { mount, device, .. } => return occupied(stage::shown(&mount, &device)),
         PathState::Foreign(mount) => {
             return occupied(format!("{} {}", mount.fs_type, mount.source.display()));
         }
-        PathState::Dead(_) => take_away_the_dead(host, &target)?,
+        // Taken away before.
+        PathState::Dead(_) => return Err(PublishError::Gone(target)),
         PathState::Unmounted => {}
     }
     if let Backing::Block(number) = staged.backing {
@@ -164,7 +159,10 @@ fn bind(host: &Host, request: &PublishRequest, staged: &Staged) -> Result<(), Pu
     };
     bound.map_err(PublishError::Mount)?;
     let mounts = Mounts::read()?;
-    if !mounts.top(&target).is_some_and(|mount| host.backing(mount) == staged.backing) {
+    let source_root = source_root(&mounts);
+    let is_the_volume =
+        |mount: &Mount| host.backing(mount) == staged.backing && source_root.as_ref() == Some(&mount.root);
+    if !mounts.top(&target).is_some_and(is_the_volume) {
         mount::unmount_top(&target)?;
         return Err(PublishError::MountedOther(target));
     }

@@ -22,6 +22,7 @@ use super::linux::probe::probe_fs;
 use super::linux::remains::Foreign;
 use super::linux::restamp::RestampError;
 use super::linux::staged::{Backing, PathState};
+use super::linux::sysfs::BlockDevice;
 use super::lookup::LookupError;
 use super::noted;
 use super::observe::Step;
@@ -237,19 +238,35 @@ pub(super) enum At {
 /// attach, kubelet's retries must get a volume that works. Anything else in the way is refused.
 pub(super) fn make_free(host: &Host, path: &Path, wanted: Backing) -> Result<At, StageError> {
     let occupied = |what: String| StageError::Occupied { path: path.to_owned(), what };
+    take_away_the_dead(host, path)?;
     match host.state_at(&Mounts::read()?, path)? {
         PathState::Unmounted => Ok(At::Free),
-        PathState::Live { mount, backing, .. } if backing == wanted => Ok(At::Volume(mount)),
-        PathState::Live { mount, device, .. } => {
-            Err(occupied(format!("{} of disk {} ({})", mount.fs_type, device.name, device.number)))
+        PathState::Live { mount, backing, .. } if backing == wanted && host.shows_all(&mount) => {
+            Ok(At::Volume(mount))
         }
-        PathState::Foreign(mount) => Err(occupied(format!("{} {}", mount.fs_type, mount.source.display()))),
-        PathState::Dead(mount) => {
-            warn!(path = %path.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
-            mount::unmount_all(path)?;
-            Ok(At::Free)
+        PathState::Live { mount, device, .. } => Err(occupied(shown(&mount, &device))),
+        PathState::Foreign(mount) | PathState::Dead(mount) => {
+            Err(occupied(format!("{} {}", mount.fs_type, mount.source.display())))
         }
     }
+}
+
+/// Unmounts disks that have left this host from `path`, and nothing that they hide.
+pub(super) fn take_away_the_dead(host: &Host, path: &Path) -> Result<(), UnmountError> {
+    while let PathState::Dead(mount) = host.state_at(&Mounts::read()?, path)? {
+        warn!(path = %path.display(), source = %mount.source.display(), "unmounting a disk that has left this host");
+        mount::unmount_top(path)?;
+    }
+    Ok(())
+}
+
+/// What a mount shows, for a person who has to unmount it.
+pub(super) fn shown(mount: &Mount, device: &BlockDevice) -> String {
+    let part = match mount.root.as_path() {
+        root if root == Path::new("/") => String::new(),
+        root => format!("{} of the ", root.display()),
+    };
+    format!("{part}{} of disk {} ({})", mount.fs_type, device.name, device.number)
 }
 
 /// Proves that nothing on this host shows the device: no other staging path, no other volume and no pod that was left

@@ -98,16 +98,25 @@ impl Node {
             host.prove_no_foreign(&mounts, path)?;
         }
         for path in [&file, &directory] {
-            let PathState::Live { mount, backing, device } = host.state_at(&mounts, path)? else {
-                continue;
-            };
-            // Once the staging mount is gone nothing tells whose mounts those are, so it stays while they do.
-            let others = host.others_of(&mounts, device.number, &[&file, &directory]);
-            if !others.is_empty() {
-                return Err(UnstageError::Published(others));
+            let mut is_top = true;
+            // What is below is about to be unmounted as well.
+            for mount in mounts.at(path).rev() {
+                let top = std::mem::replace(&mut is_top, false);
+                let PathState::Live { mount, backing, device } = host.state_of(mount.clone())? else {
+                    continue;
+                };
+                // Once the staging mount is gone nothing tells whose mounts those are, so it stays while they do.
+                let others = host.others_of(&mounts, device.number, &[&file, &directory]);
+                if !others.is_empty() {
+                    return Err(UnstageError::Published(others));
+                }
+                if top {
+                    write_out(host, path, &mount, backing);
+                }
+                if !devices.contains(&device) {
+                    devices.push(device);
+                }
             }
-            write_out(host, path, &mount, backing);
-            devices.push(device);
         }
         if !devices.is_empty() {
             self.lingering().insert(request.volume.clone(), devices);

@@ -121,6 +121,21 @@ impl Host {
         }
     }
 
+    /// Whether a mount shows a volume as a whole and not a directory in it. Of btrfs it may be a subvolume, which the mount
+    /// options or the file system itself can name. Blocking.
+    pub fn shows_all(&self, mount: &Mount) -> bool {
+        /// The root of each subvolume has this one.
+        const FIRST_INODE: u64 = 256;
+        match self.backing(mount) {
+            Backing::Block(_) => true,
+            Backing::Fs(_) if mount.fs_type == "btrfs" => {
+                mount.root == Path::new("/")
+                    || fs::metadata(&mount.mount_point).is_ok_and(|found| found.ino() == FIRST_INODE)
+            }
+            Backing::Fs(_) | Backing::Lost | Backing::NoDevice => mount.root == Path::new("/"),
+        }
+    }
+
     /// Refuses to take off what no volume can be: the host's own file systems, or those of other programs. What a volume
     /// may have left, of a disk that is gone or still there, passes. Blocking.
     pub fn prove_no_foreign(&self, mounts: &Mounts, path: &Path) -> Result<(), UnmountError> {
