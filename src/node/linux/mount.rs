@@ -79,6 +79,11 @@ fn remount_read_only(target: &Path) -> Result<(), HostError> {
 pub enum UnmountError {
     #[error("{path} is in use by a process", path = .0.display())]
     Busy(PathBuf),
+    #[error(
+        "{path} cannot be unmounted while something is mounted in it, at {below}; unmount that first",
+        path = .path.display(), below = .below.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Holds { path: PathBuf, below: Vec<PathBuf> },
     #[error("{path} has {what} mounted on it, which is no volume of this driver; it was left as it is", path = .path.display())]
     Foreign { path: PathBuf, what: String },
     #[error(transparent)]
@@ -100,7 +105,7 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
             Ok(()) => done.push(top.clone()),
             // Somebody else was faster; the list tells.
             Err(Errno::EINVAL | Errno::ENOENT) if Mounts::read()?.top(path) != Some(top) => {}
-            Err(Errno::EBUSY) => return Err(UnmountError::Busy(path.to_owned())),
+            Err(Errno::EBUSY) => return Err(busy(path)?),
             Err(errno) => {
                 return Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into());
             }
@@ -117,9 +122,17 @@ fn patient_umount(path: &Path) -> nix::Result<()> {
 pub fn unmount_top(path: &Path) -> Result<(), UnmountError> {
     match patient_umount(path) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(UnmountError::Busy(path.to_owned())),
+        Err(Errno::EBUSY) => Err(busy(path)?),
         Err(errno) => Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into()),
     }
+}
+
+/// Why the topmost mount at `path` is busy.
+fn busy(path: &Path) -> Result<UnmountError, HostError> {
+    let mounts = Mounts::read()?;
+    let below = mounts.top(path).map(|top| mounts.within(top)).unwrap_or_default();
+    let path = path.to_owned();
+    Ok(if below.is_empty() { UnmountError::Busy(path) } else { UnmountError::Holds { path, below } })
 }
 
 /// Writes what the file system at `path` holds in memory to its disk. unmount does it too, but swallows the errors.
@@ -320,6 +333,19 @@ mod tests {
                 });
                 assert_eq!(unmount_all(&path).unwrap().len(), 1);
             });
+        });
+    }
+
+    #[test]
+    fn a_mount_that_holds_others_is_busy_with_their_names() {
+        in_a_namespace(|directory| {
+            let (path, within) = (directory.join("mount"), directory.join("mount/within"));
+            tmpfs(&path, MsFlags::empty());
+            tmpfs(&within, MsFlags::empty());
+            let error = unmount_all(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("mounted in it, at {}", within.display())), "{error}");
+            unmount_all(&within).unwrap();
+            unmount_all(&path).unwrap();
         });
     }
 

@@ -59,7 +59,7 @@ pub struct ParseError {
     text: String,
 }
 
-/// A snapshot of all mounts, in the order in which the kernel lists them: of two on one path the later is on top.
+/// A snapshot of all mounts, in the order in which the kernel lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mounts(Vec<Mount>);
 
@@ -105,9 +105,19 @@ impl Mounts {
         self.0.iter().filter(move |mount| mount.mount_point == path)
     }
 
-    /// What is seen at `path`, if it is a mount point.
+    /// What is seen at `path`, if it is a mount point: what nothing else there is mounted on. The order alone does not tell,
+    /// for a mount can be moved onto a younger one.
     pub fn top(&self, path: &Path) -> Option<&Mount> {
-        self.at(path).next_back()
+        let is_covered = |mount: &&Mount| self.at(path).any(|other| other.parent == mount.id);
+        self.at(path).rev().find(|mount| !is_covered(mount)).or_else(|| self.at(path).next_back())
+    }
+
+    /// The mount points in `mount`, other than those on it.
+    pub fn within(&self, mount: &Mount) -> Vec<PathBuf> {
+        self.iter()
+            .filter(|other| other.parent == mount.id && other.mount_point != mount.mount_point)
+            .map(|other| other.mount_point.clone())
+            .collect()
     }
 }
 
@@ -208,6 +218,23 @@ mod tests {
         assert!(top.read_only() && !top.fs_read_only() && !top.shared);
         assert_eq!(mounts.top(Path::new("/block")).unwrap().root, Path::new("/vdd"));
         assert_eq!(mounts.top(Path::new("/var")), None);
+    }
+
+    #[test]
+    fn a_mount_that_was_moved_onto_a_younger_one_is_on_top() {
+        let line =
+            |id: u32, parent: u32, name: &str| format!("{id} {parent} 8:1 / {name} rw - ext4 /dev/{id} rw\n");
+        let list = [
+            line(1, 0, "/"),
+            line(30, 41, "/a"),
+            line(40, 1, "/a"),
+            line(41, 40, "/a"),
+            line(50, 30, "/a/b"),
+        ];
+        let mounts = Mounts::parse(list.concat().as_bytes()).unwrap();
+        let top = mounts.top(Path::new("/a")).unwrap();
+        assert_eq!(top.id, 30);
+        assert_eq!(mounts.within(top), [PathBuf::from("/a/b")]);
     }
 
     #[test]
