@@ -74,7 +74,7 @@ impl<C: Cloud> Controller<C> {
         let limit = max_entries.filter(|max| *max > 0).unwrap_or(usize::MAX);
         let inner = &self.inner;
         let made_or_deleted = inner.recent.made_or_deleted();
-        let kept = start.and_then(|_| inner.listings.take(made_or_deleted));
+        let kept = start.and_then(|start| inner.listings.take(&start.after, made_or_deleted));
         let mut listing = match kept {
             Some(listing) => listing,
             None => {
@@ -89,7 +89,7 @@ impl<C: Cloud> Controller<C> {
                     .map_err(|source| ListError { source })?;
                 // The first at the end, where they are taken from.
                 volumes.sort_by(|a, b| b.volume.id.cmp(&a.volume.id));
-                Listing { read: Instant::now(), made_or_deleted, volumes }
+                Listing { read: Instant::now(), made_or_deleted, after: None, volumes }
             }
         };
         if let Some(start) = start {
@@ -101,8 +101,8 @@ impl<C: Cloud> Controller<C> {
         volumes.reverse();
         let next = volumes.last().filter(|_| rest > 0);
         let next = next.map(|last| ListToken { after: last.volume.id.clone() });
-        if next.is_some() {
-            inner.listings.keep(listing);
+        if let Some(next) = &next {
+            inner.listings.keep(Listing { after: Some(next.after.clone()), ..listing });
         }
         Ok(VolumePage { volumes, next })
     }
@@ -118,6 +118,8 @@ struct Listing {
     read: Instant,
     /// How many disks this process had made or deleted by then.
     made_or_deleted: u64,
+    /// Where the answered page ended. Whoever is not that far, as one whose answer was lost, is not served from here.
+    after: Option<DiskId>,
     /// By id, the last one first.
     volumes: Vec<VolumeStatus>,
 }
@@ -127,11 +129,15 @@ struct Listing {
 pub(super) struct Listings(Mutex<Option<Listing>>);
 
 impl Listings {
-    /// What is kept, unless it is too old or this process has made or deleted disks since.
-    fn take(&self, made_or_deleted: u64) -> Option<Listing> {
-        let fresh =
-            |listing: &Listing| listing.read.elapsed() <= KEPT && listing.made_or_deleted == made_or_deleted;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().filter(fresh)
+    /// What is kept, if it holds all that comes after `start`, unless it is too old or this process has made or deleted
+    /// disks since.
+    fn take(&self, start: &DiskId, made_or_deleted: u64) -> Option<Listing> {
+        let serves = |listing: &Listing| {
+            listing.read.elapsed() <= KEPT
+                && listing.made_or_deleted == made_or_deleted
+                && listing.after.as_ref().is_some_and(|after| after <= start)
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().filter(serves)
     }
 
     fn keep(&self, listing: Listing) {
