@@ -173,8 +173,8 @@ impl<C: Cloud> Attach<'_, C> {
         // With this, the cloud refuses what has been attached elsewhere meanwhile.
         let exclusive = inner.config.multi_attach == Some(false);
         loop {
-            let step = step(&sight, &self.host);
-            if sight.listed && step.concludes() {
+            let step = step(&sight, &self.host, exclusive);
+            if sight.listed && step.concludes(exclusive) {
                 sight = view.read().await?;
                 continue;
             }
@@ -321,11 +321,13 @@ impl<C: Cloud> Attach<'_, C> {
 }
 
 impl Step {
-    /// Whether it ends the operation, without a call that the cloud would check.
-    fn concludes(&self) -> bool {
+    /// Whether it ends the operation, or sends a call that the cloud does not check: without `exclusive` it puts a disk on
+    /// a second host.
+    fn concludes(&self, exclusive: bool) -> bool {
         match self {
             Self::Done(_) | Self::Elsewhere(_) | Self::Unusable(_) | Self::NoDisk | Self::SystemDisk => true,
-            Self::Send(_) | Self::Wait(_) | Self::AwaitDevice => false,
+            Self::Send(_) => !exclusive,
+            Self::Wait(_) | Self::AwaitDevice => false,
         }
     }
 }
@@ -342,7 +344,7 @@ enum Next {
     Pause(CloudError),
 }
 
-fn step(sight: &Sight, wanted: &HostId) -> Step {
+fn step(sight: &Sight, wanted: &HostId, exclusive: bool) -> Step {
     if sight.trust == Trust::Stale {
         return Step::Wait(String::from("the cloud's answers contradict a change made a moment ago"));
     }
@@ -360,6 +362,7 @@ fn step(sight: &Sight, wanted: &HostId) -> Step {
         return Step::SystemDisk;
     }
     match &disk.status {
+        DiskStatus::Available if sight.trust == Trust::Young && !exclusive => young(state(disk)),
         DiskStatus::Available => Step::Send(disk.zone.clone()),
         DiskStatus::InUse if sight.trust == Trust::Young => young(state(disk)),
         DiskStatus::InUse => match &disk.host {

@@ -45,6 +45,7 @@ impl<C: Cloud> Controller<C> {
         let mut view = View::new(self, id, format!("delete UDisk {id}"), deadline, progress);
         let mut backoff = Backoff::new();
         let mut refusals = 0;
+        let mut asked = false;
         let mut sight = view.read().await?;
         loop {
             let name = sight.disk.as_ref().map(|disk| disk.name.clone());
@@ -59,7 +60,16 @@ impl<C: Cloud> Controller<C> {
                     return Ok(());
                 }
                 Step::Refuse(error) => return Err(error),
-                Step::Wait(phase) => sight = view.again(phase).await?,
+                Step::Wait(phase) => {
+                    let still = asked && sight.trust == Trust::Stale && sight.disk.is_some();
+                    let phase = match still {
+                        true => {
+                            format!("the cloud still shows UDisk {id}; it is asked again if that stays so")
+                        }
+                        false => phase,
+                    };
+                    sight = view.again(phase).await?;
+                }
                 Step::Send(zone) => {
                     view.phase(String::from("the cloud is asked to delete it"));
                     match inner.cloud.delete_disk(&zone, id, deadline).await {
@@ -71,6 +81,7 @@ impl<C: Cloud> Controller<C> {
                         }
                         Err(error) if error.outcome == Outcome::Unknown => {
                             inner.recent.note_uncertain(id, Change::Deleted);
+                            asked = true;
                             view.trouble(error);
                             view.restart(None);
                             sight = view.again(String::from("whether it is deleted is not known")).await?;

@@ -59,6 +59,47 @@ async fn what_is_sent_is_what_is_configured() {
     assert_eq!((sent.multi_attach, sent.cross_pod, sent.zone), (Some(false), false, zone()));
 }
 
+/// Where the cloud is not told to refuse it, nobody else does.
+#[tokio::test(start_paused = true)]
+async fn an_old_picture_never_puts_a_disk_on_a_second_host() {
+    for multi_attach in [None, Some(true)] {
+        let config = ControllerConfig { multi_attach, ..ControllerConfig::new("cn-bj2") };
+        let bench = Arc::new(Bench::with(config));
+        tokio::time::advance(seconds(3600)).await;
+        bench.cloud.put(disk("bs-1", DiskStatus::Available));
+        for number in 0..20 {
+            bench.cloud.put(disk(&format!("bs-more{number:02}"), DiskStatus::Available));
+        }
+        tokio::time::advance(seconds(100)).await;
+        // By the process before, which died.
+        bench.cloud.put_attached("bs-1", "uhost-a");
+        bench.cloud.model().read_lag = seconds(9);
+        tokio::time::advance(seconds(1)).await;
+        let answer = bench.attach("bs-1", "uhost-b").await;
+        assert!(matches!(answer, Err(AttachError::Elsewhere { .. })), "{answer:?}");
+
+        // In a crowd, whose pages are older.
+        (bench.cloud.model().read_lag, bench.cloud.model().list_lag) = (Duration::ZERO, seconds(60));
+        (bench.cloud.model().host_limit, bench.cloud.model().latency) = (26, Duration::from_millis(50));
+        let one = {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move { bench.attach("bs-1", "upm-c").await })
+        };
+        let mut crowd = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let bench = Arc::clone(&bench);
+            crowd
+                .spawn(async move { bench.attach(&format!("bs-more{number:02}"), "uhost-b").await.unwrap() });
+        }
+        crowd.join_all().await;
+        let answer = one.await.unwrap();
+        assert!(bench.cloud.calls().contains(&"disks"), "there were pages");
+        assert!(matches!(answer, Err(AttachError::Elsewhere { .. })), "{answer:?}");
+        let sent = bench.cloud.model().attachments.clone();
+        assert!(sent.iter().all(|sent| sent.disk != id("bs-1")), "{sent:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_earlier_operation_is_waited_for() {
     let bench = Bench::new().await;
