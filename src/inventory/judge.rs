@@ -230,7 +230,7 @@ pub(super) fn bill(disk: &Disk, now: u64, say: &mut impl FnMut(Kind, String)) {
 }
 
 /// Volumes that should have gone.
-pub(super) fn phase(volume: &Volume, view: &View, say: &mut impl FnMut(Kind, String)) {
+pub(super) fn phase(volume: &Volume, disk: Option<&Disk>, view: &View, say: &mut impl FnMut(Kind, String)) {
     let age = volume.phase_since.map(|since| view.now.saturating_sub(since));
     match volume.phase.as_str() {
         "Failed" => {
@@ -239,11 +239,13 @@ pub(super) fn phase(volume: &Volume, view: &View, say: &mut impl FnMut(Kind, Str
         }
         "Released" if volume.reclaim == "Delete" && age.is_none_or(|age| age > view.stuck_after) => {
             let since = age.map_or_else(String::new, |age| format!(" {} ago", ago(age)));
+            let left = match disk {
+                Some(_) => "the disk is still there, though it should be deleted",
+                None => "the PersistentVolume is still there, though it should be deleted like its disk",
+            };
             say(
                 Kind::Released,
-                format!(
-                    "the claim went{since} and the disk is still there, though it should be deleted: see the events of the PersistentVolume"
-                ),
+                format!("the claim went{since} and {left}: see the events of the PersistentVolume"),
             );
         }
         _ => {}

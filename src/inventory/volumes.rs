@@ -184,7 +184,7 @@ impl<'a> Join<'a> {
         for attachment in wanted {
             judge::errors(attachment, &mut say);
         }
-        judge::phase(volume, view, &mut say);
+        judge::phase(volume, disk, view, &mut say);
         let ending = |what: String, life: &Life| judge::terminating(&what, life, view);
         let objects = [Some((format!("PersistentVolume {}", volume.name), &volume.life))]
             .into_iter()

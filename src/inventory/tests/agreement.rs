@@ -298,6 +298,14 @@ fn volumes_that_should_have_gone() {
     only(Kind::Released, &["24 h ago", "still there"], |cluster, _| released(cluster, Some(DAY)));
     only(Kind::Released, &["still there"], |cluster, _| released(cluster, None));
     nothing(|cluster, _| released(cluster, Some(60)));
+    let found = findings(|cluster, disks| {
+        released(cluster, Some(DAY));
+        cluster.attachments.clear();
+        disks.clear();
+    });
+    let kinds: Vec<_> = found.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Kind::DiskMissing, Kind::Released], "{found:?}");
+    assert!(!found[1].1.contains("the disk is still there"), "{found:?}");
     nothing(|cluster, _| {
         released(cluster, Some(DAY));
         cluster.volumes[0].reclaim = "Retain".into();
