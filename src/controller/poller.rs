@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter};
 use crate::controller::pages::PAGE;
@@ -137,7 +138,8 @@ impl Follow {
             Which::AtOnce => (Instant::now(), true),
             Which::WaitingSince(since) => (since, false),
         };
-        let number = self.shared.table().wait(&self.id, Wait { since, at_once, deadline });
+        let number =
+            self.shared.table().wait(&self.id, Wait { since, at_once, deadline, span: Span::current() });
         let _waiting = Waiting { shared: &self.shared, id: &self.id, number };
         self.shared.changed.notify_one();
         loop {
@@ -145,6 +147,10 @@ impl Follow {
             tokio::time::timeout_at(deadline, self.readings.changed()).await.ok()?.ok()?;
             let reading = self.readings.borrow_and_update().clone();
             if let Some(reading) = reading.filter(|reading| reading.started >= since) {
+                if reading.listed {
+                    // Its call is logged under one request of many.
+                    tracing::debug!(disk = %self.id, "read from a page of the list");
+                }
                 return Some(reading);
             }
         }
@@ -201,9 +207,10 @@ impl Shared {
                 }
                 table.step(Instant::now())
             };
-            for Order { number, call, deadline } in orders {
+            for Order { number, call, deadline, span } in orders {
                 let cloud = Arc::clone(&cloud);
-                let task = calls.spawn(async move { (number, make(&*cloud, call, deadline).await) });
+                let task = async move { (number, make(&*cloud, call, deadline).await) };
+                let task = calls.spawn(task.instrument(span));
                 tasks.insert(task.id(), number);
                 self.table().began(number, task);
             }

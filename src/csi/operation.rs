@@ -146,6 +146,8 @@ impl Operations {
         let mut table = self.table();
         if let Some(running) = table.get(&operation.key) {
             if running.fingerprint == operation.fingerprint {
+                // What it does is logged under the request that started it.
+                tracing::debug!(age = ?running.since.elapsed(), "joins what runs: {}", running.what);
                 return Ok(running.clone());
             }
             return Err(running.busy());

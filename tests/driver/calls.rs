@@ -27,6 +27,41 @@ async fn a_life_without_latency_costs_eleven_calls() {
     assert!(total <= 11, "{total} calls: {after:?}");
 }
 
+/// Whoever reads the log finds the calls to the API by the id of the RPC that they were made for.
+#[tokio::test]
+async fn every_call_to_the_cloud_is_logged_under_its_rpc() {
+    let world = World::start("short").await;
+    let host = world.first_host();
+    let driver = world.controller().await;
+    let mut controller = driver.controller();
+    let volume =
+        controller.create_volume(csi::create("pvc-tied", "ext4", 10)).await.unwrap().into_inner().volume;
+    let id = volume.unwrap().volume_id;
+    controller.controller_publish_volume(csi::attach(&id, &host, "ext4")).await.unwrap();
+    let crowd: Vec<_> = (0..30)
+        .map(|number| {
+            let mut controller = driver.controller();
+            let request = csi::create(&format!("pvc-tied-{number}"), "ext4", 10);
+            tokio::spawn(async move { controller.create_volume(request).await.unwrap() })
+        })
+        .collect();
+    for one in crowd {
+        one.await.unwrap();
+    }
+    controller.controller_unpublish_volume(csi::detach(&id, &host)).await.unwrap();
+    let log = driver.process.log();
+    let calls: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &serde_json::Value| line["message"] == "api request")
+        .collect();
+    assert!(calls.len() > 60, "{}", calls.len());
+    for call in calls {
+        assert!(call["request_id"].is_string(), "{call}");
+        assert!(call["span"]["request"].is_string(), "no RPC is named: {call}");
+    }
+}
+
 #[tokio::test]
 async fn creating_costs_the_same_in_a_full_account() {
     let world = World::start("none").await;

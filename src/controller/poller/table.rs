@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::cloud::{Cause, CloudError, Deadline, Disk, DiskPage, Outcome};
 use crate::controller::pages::PAGE;
@@ -40,13 +41,15 @@ const FRUITLESS: Duration = Duration::from_secs(15);
 const MEMORY: Duration = Duration::from_secs(120);
 
 /// One who waits for a read of a disk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wait {
     /// Only reads that began after this are of use; a wait with a pace began then.
     pub(super) since: Instant,
     /// Wanted at once, or at the pace of a wait.
     pub(super) at_once: bool,
     pub(super) deadline: Deadline,
+    /// Of the request that waits.
+    pub(super) span: Span,
 }
 
 /// One call to the cloud.
@@ -62,6 +65,8 @@ pub(super) struct Order {
     pub(super) number: u64,
     pub(super) call: Call,
     pub(super) deadline: Deadline,
+    /// What the log shows it under: of those who wait, the one that waits for the longest time.
+    pub(super) span: Span,
 }
 
 /// What a call brought.
@@ -301,10 +306,14 @@ impl Table {
             Read::Sweep { offsets, wanted } => (offsets.into_iter().map(Call::Page).collect(), wanted, true),
         };
         let mut deadline = now;
+        let mut span = Span::none();
         for id in &wanted {
             if let Some(entry) = self.entries.get_mut(id) {
                 entry.flight = Some(number);
                 entry.missed = false;
+                if let (true, Some(wait)) = (span.is_none(), entry.waits.values().next()) {
+                    span = wait.span.clone();
+                }
                 deadline = entry.waits.values().map(|wait| wait.deadline).fold(deadline, Deadline::max);
             }
         }
@@ -332,7 +341,7 @@ impl Table {
                 Call::Disk(_) => deadline,
                 Call::Page(_) => deadline.min(now + PAGE_TIME),
             };
-            orders.push(Order { number, call, deadline });
+            orders.push(Order { number, call, deadline, span: span.clone() });
         }
         orders
     }
