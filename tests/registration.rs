@@ -184,6 +184,44 @@ async fn kubelet_registers_the_node_in_the_place_of_a_dead_registrar() {
     assert_eq!(host.probe(&[]).await.status.code(), Some(1));
 }
 
+/// Every kubelet dials this socket by a function of its own, and so its gRPC library takes the escaped path for an
+/// authority; Rust's clients cannot be made to send that.
+#[tokio::test]
+async fn a_kubelet_whose_authority_is_the_sockets_path_is_answered() {
+    let host = Host::new();
+    let driver = host.start(KNOWN);
+    wait_for("the socket", async || host.registration_socket().exists()).await;
+    let field =
+        |head: &[u8], text: &str| [head, &[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, u8::from(kind != 4)], payload].concat()
+    };
+    let authority = "%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fudisk.csi.ucloud.cn-reg.sock";
+    let fields = [
+        vec![0x83, 0x86],
+        field(&[0x44], "/pluginregistration.Registration/GetInfo"),
+        field(&[0x41], authority),
+        field(&[0x5f], "application/grpc"),
+        field(&[0x40, 2, b't', b'e'], "trailers"),
+    ];
+    let request = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, &[]),
+        frame(1, 4, &fields.concat()),
+        frame(0, 1, &[0; 5]),
+    ];
+    let mut stream = UnixStream::connect(host.registration_socket()).await.unwrap();
+    stream.write_all(&request.concat()).await.unwrap();
+    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
+    while !answer.windows(HOST_PATH.len()).any(|window| window == HOST_PATH.as_bytes()) {
+        let read = timeout(PATIENCE, stream.read(&mut chunk)).await.expect("an answer").unwrap();
+        assert!(read > 0, "it was cut off after {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..read]);
+    }
+    driver.stop().await;
+}
+
 #[tokio::test]
 async fn a_refusal_is_told_in_kubelets_words_with_its_cure() {
     let host = Host::new();

@@ -1,5 +1,6 @@
 //! The protocol edge: gRPC in, use cases out. It validates requests and maps errors, and holds no policy.
 
+mod authority;
 pub mod capability;
 pub mod connection;
 pub mod controller;
