@@ -7,10 +7,11 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 
-use common::{SMALL, SMALL_GIB, Volume, file_systems, on_a_host, run, skip};
+use common::{SMALL, SMALL_GIB, Volume, check, file_systems, on_a_host, run, skip};
 use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::grow::GrowError;
 use csi_udisk::node::linux::mountinfo::Mounts;
+use csi_udisk::node::linux::privilege::has_sys_resource;
 use csi_udisk::node::{ExpandError, ExpandRequest, PublishError, StageError, StatsError, Usage};
 use csi_udisk::progress::Progress;
 use csi_udisk::volume::{FsType, FsUuid};
@@ -233,6 +234,46 @@ fn a_file_system_smaller_than_its_disk_is_grown_when_it_is_staged() {
             assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
             // And NodeExpandVolume finds nothing left to do.
             assert_eq!(volume.expand(&node, 3 * SMALL).await.unwrap(), 3 * SMALL);
+        });
+    }
+}
+
+/// As when the driver was killed between the mount and the growth, or the disk was grown in between.
+#[test]
+fn a_staged_file_system_smaller_than_its_disk_is_grown_unless_that_needs_its_pods_to_go() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let disk = host.disk("a", SMALL);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            fs::write(volume.staging.join("file"), "content").unwrap();
+            let total = |path: &Path| {
+                let found = nix::sys::statvfs::statvfs(path).unwrap();
+                found.blocks() * found.fragment_size()
+            };
+            disk.grow(2 * SMALL);
+            volume.publish(&host.node(), false).await.unwrap();
+            assert!(total(&volume.target) > SMALL + SMALL / 2, "{fs}");
+            assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+
+            disk.grow(3 * SMALL);
+            let open = fs::File::open(volume.target.join("file")).unwrap();
+            let mut second = volume.clone();
+            second.target = host.target("second");
+            second.publish(&node, false).await.unwrap();
+            assert_eq!(fs::read_to_string(second.target.join("file")).unwrap(), "content");
+            let needs_pods_to_go = matches!(fs, FsType::Ext3 | FsType::Ext4) && !has_sys_resource();
+            assert_eq!(total(&volume.target) > 2 * SMALL + SMALL / 2, !needs_pods_to_go, "{fs}");
+            drop(open);
+            second.unpublish(&node).await.unwrap();
+            volume.unpublish(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            volume.stage(&node).await.unwrap();
+            assert!(total(&volume.staging) > 2 * SMALL + SMALL / 2, "{fs}");
+            volume.unstage(&node).await.unwrap();
+            check(fs, &disk);
         });
     }
 }

@@ -8,12 +8,13 @@ use tracing::{info, warn};
 use super::Node;
 use super::format::Start;
 use super::linux::device::{OpenDevice, UseError};
+use super::linux::error::HostError;
 use super::linux::fsck;
 use super::linux::grow::grow_mounted;
 use super::linux::journal::{Journal, journal};
 use super::linux::look::{Seen, look};
 use super::linux::mount;
-use super::linux::mountinfo::{Mount, as_listed};
+use super::linux::mountinfo::{Mount, Mounts, as_listed};
 use super::linux::options::translate;
 use super::linux::probe::{Content, FoundFs, FsKind};
 use super::linux::staged::Backing;
@@ -61,7 +62,7 @@ impl Node {
             At::Free => {
                 let found = self.prepare(&request, access.fs, read_only, &device, by, progress).await?;
                 progress.set(format!("mounting {} of {}", found.kind, device.path().display()));
-                self.mount(&request, &access, read_only, &device, found).await?;
+                self.mount(&request, &access, read_only, &device, found.kind).await?;
             }
             At::Volume(mount) => {
                 prove_compatible(&mount, &request.staging_path, access.fs, read_only)?;
@@ -72,19 +73,55 @@ impl Node {
                 }
             }
         }
-        // Ext was grown before it was mounted, where it needs no special rights.
-        let kind = FsKind::from(access.fs);
-        let path = as_listed(&request.staging_path);
-        if may_grow && !kind.is_ext() {
-            progress.set(format!("growing {kind} of {}", device.path().display()));
-            let path = path.clone();
-            let grown = self.host.calls.run(move || grow_mounted(&path, kind, &device)).await;
-            grown.map_err(StageError::GrowMounted)?;
+        if may_grow {
+            self.grow(&request, &access, &device, progress).await?;
         }
-        Ok(Staged { source: path, backing, read_only })
+        Ok(Staged { source: as_listed(&request.staging_path), backing, read_only })
     }
 
-    /// Makes the device ready to be mounted: looks at it, formats it if it is blank, checks it, grows it.
+    /// Grows what is mounted at the staging path, if its disk has room.
+    ///
+    /// The kernel does that so that it can be cut off. What `resize2fs` leaves of an unmounted ext when it is cut off, by the
+    /// end of its container or a power cut, loses no data, but a person must repair it. So it is only for those that the
+    /// kernel does not grow, or not for this process.
+    async fn grow(
+        &self,
+        request: &StageRequest,
+        access: &MountAccess,
+        device: &Arc<OpenDevice>,
+        progress: &Progress,
+    ) -> Result<(), StageError> {
+        let kind = FsKind::from(access.fs);
+        let path = as_listed(&request.staging_path);
+        progress.set(format!("growing {kind} of {}", device.path().display()));
+        let (at, grown) = (path.clone(), Arc::clone(device));
+        let error = match self.host.calls.run(move || grow_mounted(&at, kind, &grown)).await {
+            Ok(()) => return Ok(()),
+            Err(error) if kind.is_ext() => error,
+            Err(error) => return Err(StageError::GrowMounted(error)),
+        };
+        let volume = &request.volume;
+        let (host, staged, number) = (self.host.clone(), path.clone(), device.number());
+        let in_use = move || Ok::<_, HostError>(host.others_of(&Mounts::read()?, number, &[&staged]));
+        let in_use = self.host.calls.run(in_use).await?;
+        if !in_use.is_empty() {
+            warn!(%volume, %error, "the file system is smaller than its disk, and pods use it");
+            return Ok(());
+        }
+        info!(%volume, %error, "the file system is unmounted to be grown");
+        self.host.hold(device).await?;
+        self.host.calls.run(move || mount::unmount_all(&path)).await?;
+        self.host.wait_until_free(device.described().clone()).await?;
+        let Content::Fs(found) = self.look(device).await?.content else {
+            return Err(UseError::Exchanged(device.path().to_owned()).into());
+        };
+        let grown = self.host.grow_unmounted(Arc::clone(device), found, progress).await;
+        grown.map_err(StageError::GrowUnmounted)?;
+        progress.set(format!("mounting {kind} of {}", device.path().display()));
+        self.mount(request, access, false, device, kind).await
+    }
+
+    /// Makes the device ready to be mounted: looks at it, formats it if it is blank, checks it.
     async fn prepare(
         &self,
         request: &StageRequest,
@@ -152,8 +189,6 @@ impl Node {
             if let Some(words) = repaired {
                 warn!(%volume, device = %path, %words, "the file system was repaired");
             }
-            let grown = self.host.grow_unmounted(Arc::clone(device), found, progress).await;
-            grown.map_err(StageError::GrowUnmounted)?;
         }
         Ok(found)
     }
@@ -213,17 +248,17 @@ impl Node {
         access: &MountAccess,
         read_only: bool,
         device: &Arc<OpenDevice>,
-        found: FoundFs,
+        kind: FsKind,
     ) -> Result<(), StageError> {
-        let options = plan::options(access, found.kind, read_only)?;
-        let _mounting = self.time(Step::Mount, found.kind);
-        let older = (read_only && found.kind == FsKind::Btrfs).then(|| {
+        let options = plan::options(access, kind, read_only)?;
+        let _mounting = self.time(Step::Mount, kind);
+        let older = (read_only && kind == FsKind::Btrfs).then(|| {
             let words = access.flags.iter().map(String::as_str).chain(["ro", plan::BTRFS_NO_REPLAY_OLD]);
             translate(words)
         });
         let older = older.transpose()?;
         let (host, device) = (self.host.clone(), Arc::clone(device));
-        let (path, fs) = (request.staging_path.clone(), found.kind.to_string());
+        let (path, fs) = (request.staging_path.clone(), kind.to_string());
         self.host
             .calls
             .run(move || {

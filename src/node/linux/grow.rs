@@ -1,7 +1,7 @@
 //! Grows file systems to the size of their device, and proves it.
 //!
-//! Unmounted ext file systems are grown by `resize2fs`; mounted ones of all kinds by the same ioctl(2) that the
-//! tools would send, so nothing is needed on the host and the kernel's answer is known exactly.
+//! Mounted ones of all kinds are grown by the same ioctl(2) that the tools would send, so nothing is needed on the host
+//! and the kernel's answer is known exactly. Unmounted ext file systems are grown by `resize2fs`.
 
 use std::fs::File;
 use std::path::Path;
