@@ -240,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn no_bytes_break_it_and_their_grouping_means_nothing() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..3000 {
+            let mut given = PREFACE_AND_SETTINGS.to_vec();
+            for _ in 0..random.usize(1..4) {
+                let payload: Vec<u8> = (0..random.usize(0..40)).map(|_| random.u8(..)).collect();
+                given.extend(frame(HEADERS, random.u8(..), &payload));
+            }
+            given.extend((0..random.usize(0..20)).map(|_| random.u8(..)));
+            let whole = passed(&given, given.len());
+            assert_eq!(passed(&given, random.usize(1..9)), whole, "{given:?}");
+            assert!(whole.len() <= given.len());
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_left_for_the_library() {
         for given in [
             // A value and a number that are cut off, an endless number, padding longer than the frame.

@@ -138,6 +138,12 @@ impl<'c> Listener<'c> {
                     None => std::future::pending().await,
                 }
             };
+            let looked = async {
+                look.tick().await;
+                let place = place.clone();
+                // A thread of the pool: kubelet's directory may be on a file system that hangs.
+                tokio::task::spawn_blocking(move || place.is_ours()).await.unwrap_or(true)
+            };
             tokio::select! {
                 changed = heard.changed() => {
                     if changed.is_err() {
@@ -147,8 +153,8 @@ impl<'c> Listener<'c> {
                     again = self.heard(told);
                 }
                 () = due => return,
-                _ = look.tick() => {
-                    if !place.is_ours() {
+                ours = looked => {
+                    if !ours {
                         self.lost();
                         return;
                     }
