@@ -10,7 +10,7 @@ use std::path::Path;
 use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, make, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::format::is_installed;
-use csi_udisk::node::linux::mount::binds_read_only_at_once;
+use csi_udisk::node::linux::mount::{UnmountError, binds_read_only_at_once};
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{PublishError, StageError, UnstageError};
 use csi_udisk::volume::{Adoption, FsType, Gib};
@@ -319,6 +319,33 @@ fn a_subvolume_is_a_volume() {
             assert_eq!(mounts_at(&root), 0);
         });
     }
+}
+
+/// Kubelet's directory was moved to another disk while the volume was staged: where it should be is an empty directory.
+#[test]
+fn a_staged_volume_that_is_hidden_is_not_published_and_the_way_out_is_named() {
+    on_a_host(false, |host| async move {
+        plugged(&host, "vdb", "vdc");
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", SMALL_GIB);
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        fs::write(volume.staging.join("file"), "content").unwrap();
+        let (kubelet, none) = (host.path("kubelet"), None::<&str>);
+        mount(Some("tmpfs"), &kubelet, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        for empty in [false, true] {
+            if empty {
+                fs::create_dir_all(&volume.staging).unwrap();
+            }
+            volume.publish(&node, false).await.unwrap_err();
+            assert_eq!(mounts_at(&volume.target), 0);
+            volume.unpublish(&node).await.unwrap();
+            let error = volume.unstage(&node).await.unwrap_err();
+            assert!(matches!(error, UnstageError::Unmount(UnmountError::Hidden { .. })), "{error}");
+        }
+        umount2(&kubelet, MntFlags::empty()).unwrap();
+        volume.publish(&node, false).await.unwrap();
+        assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
+    });
 }
 
 /// A disk that left, mounted over the volume by whoever confused them.

@@ -239,7 +239,7 @@ fn mount_point(error: &PathError) -> Code {
 fn unmount(error: &UnmountError) -> Code {
     match error {
         UnmountError::Busy(_) | UnmountError::Holds { .. } => Code::Aborted,
-        UnmountError::Foreign { .. } => Code::FailedPrecondition,
+        UnmountError::Hidden { .. } | UnmountError::Foreign { .. } => Code::FailedPrecondition,
         UnmountError::Host(_) => Code::Unavailable,
     }
 }

@@ -84,6 +84,11 @@ pub enum UnmountError {
         path = .path.display(), below = .below.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     Holds { path: PathBuf, below: Vec<PathBuf> },
+    #[error(
+        "{path} cannot be unmounted, because {by} was mounted over it later and hides it; unmount that first",
+        path = .path.display(), by = .by.display()
+    )]
+    Hidden { path: PathBuf, by: PathBuf },
     #[error("{path} has {what} mounted on it, which is no volume of this driver; it was left as it is", path = .path.display())]
     Foreign { path: PathBuf, what: String },
     #[error(transparent)]
@@ -105,10 +110,7 @@ pub fn unmount_all(path: &Path) -> Result<Vec<Mount>, UnmountError> {
             Ok(()) => done.push(top.clone()),
             // Somebody else was faster; the list tells.
             Err(Errno::EINVAL | Errno::ENOENT) if Mounts::read()?.top(path) != Some(top) => {}
-            Err(Errno::EBUSY) => return Err(busy(path)?),
-            Err(errno) => {
-                return Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into());
-            }
+            Err(errno) => return Err(not_unmounted(path, errno)?),
         }
     }
     Err(HostError::new(format!("{} is mounted again and again", path.display()), Errno::EBUSY).into())
@@ -122,17 +124,23 @@ fn patient_umount(path: &Path) -> nix::Result<()> {
 pub fn unmount_top(path: &Path) -> Result<(), UnmountError> {
     match patient_umount(path) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(busy(path)?),
-        Err(errno) => Err(HostError::new(format!("cannot unmount {}", path.display()), errno).into()),
+        Err(errno) => Err(not_unmounted(path, errno)?),
     }
 }
 
-/// Why the topmost mount at `path` is busy.
-fn busy(path: &Path) -> Result<UnmountError, HostError> {
+/// Why the topmost mount at `path` was not unmounted.
+fn not_unmounted(path: &Path, errno: Errno) -> Result<UnmountError, HostError> {
     let mounts = Mounts::read()?;
-    let below = mounts.top(path).map(|top| mounts.within(top)).unwrap_or_default();
-    let path = path.to_owned();
-    Ok(if below.is_empty() { UnmountError::Busy(path) } else { UnmountError::Holds { path, below } })
+    let top = mounts.top(path);
+    let hiding = top.and_then(|top| mounts.hiding(top)).map(|mount| mount.mount_point.clone());
+    let below = top.map(|top| mounts.within(top)).unwrap_or_default();
+    let at = path.to_owned();
+    Ok(match (errno, hiding) {
+        (Errno::EINVAL | Errno::ENOENT, Some(by)) => UnmountError::Hidden { path: at, by },
+        (Errno::EBUSY, _) if below.is_empty() => UnmountError::Busy(at),
+        (Errno::EBUSY, _) => UnmountError::Holds { path: at, below },
+        (errno, _) => HostError::new(format!("cannot unmount {}", path.display()), errno).into(),
+    })
 }
 
 /// Writes what the file system at `path` holds in memory to its disk. unmount does it too, but swallows the errors.
@@ -346,6 +354,27 @@ mod tests {
             assert!(error.contains(&format!("mounted in it, at {}", within.display())), "{error}");
             unmount_all(&within).unwrap();
             unmount_all(&path).unwrap();
+        });
+    }
+
+    /// Kubelet's directory was moved to another disk while volumes were mounted below it.
+    #[test]
+    fn a_mount_that_is_hidden_says_by_what() {
+        in_a_namespace(|directory| {
+            let (above, path) = (directory.join("kubelet"), directory.join("kubelet/pods/mount"));
+            tmpfs(&path, MsFlags::empty());
+            tmpfs(&above, MsFlags::empty());
+            let hidden =
+                |error: &UnmountError| matches!(error, UnmountError::Hidden { by, .. } if *by == above);
+            for empty in [false, true] {
+                if empty {
+                    make_directory(&path).unwrap();
+                }
+                let error = unmount_all(&path).unwrap_err();
+                assert!(hidden(&error), "{error}");
+            }
+            unmount_all(&above).unwrap();
+            assert_eq!(unmount_all(&path).unwrap().len(), 1);
         });
     }
 

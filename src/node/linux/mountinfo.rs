@@ -112,6 +112,21 @@ impl Mounts {
         self.at(path).rev().find(|mount| !is_covered(mount)).or_else(|| self.at(path).next_back())
     }
 
+    /// What hides `mount`: it was mounted later, on a directory above it.
+    pub fn hiding<'a>(&'a self, mount: &Mount) -> Option<&'a Mount> {
+        let mut parents = vec![mount.id, mount.parent];
+        while let Some(above) = parents.last().and_then(|id| self.iter().find(|other| other.id == *id)) {
+            if parents.contains(&above.parent) {
+                break;
+            }
+            parents.push(above.parent);
+        }
+        self.iter()
+            .filter(|other| other.mount_point != mount.mount_point && !parents.contains(&other.id))
+            .filter(|other| mount.mount_point.starts_with(&other.mount_point))
+            .last()
+    }
+
     /// The mount points in `mount`, other than those on it.
     pub fn within(&self, mount: &Mount) -> Vec<PathBuf> {
         self.iter()
@@ -235,6 +250,18 @@ mod tests {
         let top = mounts.top(Path::new("/a")).unwrap();
         assert_eq!(top.id, 30);
         assert_eq!(mounts.within(top), [PathBuf::from("/a/b")]);
+        assert_eq!(mounts.hiding(top), None);
+    }
+
+    #[test]
+    fn what_is_mounted_above_a_mount_hides_it() {
+        let line =
+            |id: u32, parent: u32, name: &str| format!("{id} {parent} 8:1 / {name} rw - ext4 /dev/{id} rw\n");
+        let list =
+            [line(1, 1, "/"), line(2, 1, "/k"), line(3, 2, "/k/a/b"), line(4, 2, "/k/a"), line(5, 2, "/k/c")];
+        let mounts = Mounts::parse(list.concat().as_bytes()).unwrap();
+        let hiding = |path: &str| mounts.hiding(mounts.top(Path::new(path)).unwrap()).map(|mount| mount.id);
+        assert_eq!((hiding("/k/a/b"), hiding("/k/a"), hiding("/k/c")), (Some(4), None, None));
     }
 
     #[test]
