@@ -55,6 +55,7 @@ impl Campaign {
                 if restarts { Duration::ZERO } else { Duration::from_millis(random.u64(0..50_000)) };
             model.host_limit = 3;
             model.wobble = random.bool().then(|| random.fork());
+            model.list_wobble = random.bool().then(|| random.fork());
         }
         let promises = vec![Promise::default(); 3];
         let mut campaign = Self { bench, random, promises, restarts };
@@ -113,7 +114,15 @@ impl Campaign {
         let Promise { disk, host: on } = promise;
         match (choice, disk) {
             (0..=2, _) | (_, None) => {
-                let Ok(volume) = self.bench.create(name).await else { return };
+                let volume = match self.bench.create(name).await {
+                    Ok(volume) => volume,
+                    Err(CreateError::Vanished { disk, .. }) => {
+                        let truth = self.bench.cloud.truth(disk.as_str());
+                        assert_eq!(truth, None, "{context}: called deleted");
+                        return;
+                    }
+                    Err(_) => return,
+                };
                 let truth = self.bench.cloud.truth(volume.id.as_str());
                 assert!(truth.is_some_and(|disk| disk.name == name), "{context}: {volume:?} does not exist");
                 assert!(
