@@ -1,10 +1,13 @@
 //! ControllerExpandVolume: the disk at least as large as asked, attached or not.
 
+use tokio::time::Instant;
+
 use crate::cloud::{Cause, Cloud, CloudError, Deadline, DiskStatus, Grown, Outcome};
 use crate::progress::Progress;
 use crate::volume::capacity::CapacityError;
 use crate::volume::{DiskId, Gib, HostId, SizeRange, Zone};
 
+use super::error::Seconds;
 use super::recent::{Change, Trust};
 use super::slots::{Slot, Urgency};
 use super::view::{Backoff, Sight, View, state, word};
@@ -98,9 +101,18 @@ impl<C: Cloud> Controller<C> {
         let mut doubted = false;
         // What this call's own growth says.
         let mut said: Option<HostSees> = None;
+        let mut accepted: Option<(Growth, Instant)> = None;
         let mut sight = view.read().await?;
         loop {
-            let step = step(&request, &sight);
+            let step = match (step(&request, &sight), &accepted) {
+                // The disk is in no other state meanwhile. What the cloud makes of a second request is not documented.
+                (Step::Grow(again), Some((growth, since)))
+                    if again == *growth && since.elapsed() < inner.config.stuck_after =>
+                {
+                    Step::Wait(format!("it is growing to {}, for {}", growth.size, Seconds(since.elapsed())))
+                }
+                (step, _) => step,
+            };
             if sight.listed && !matches!(step, Step::Wait(_)) {
                 sight = view.read().await?;
                 continue;
@@ -132,7 +144,9 @@ impl<C: Cloud> Controller<C> {
                         slot.iter_mut().for_each(Slot::took);
                         inner.recent.note(disk, Change::Grown(growth.size));
                         view.restart(None);
-                        view.again(format!("it is growing to {}", growth.size)).await?
+                        let phase = format!("it is growing to {}", growth.size);
+                        accepted = Some((growth, Instant::now()));
+                        view.again(phase).await?
                     }
                     Err(error) if error.outcome == Outcome::Unknown => {
                         said = growth.host.as_ref().map(|_| HostSees::NotKnown);

@@ -129,6 +129,36 @@ async fn slow_and_lagging_growth_is_verified() {
     assert_eq!(sends, 1);
 }
 
+/// What the cloud makes of a second request for what is under way is not documented.
+#[tokio::test(start_paused = true)]
+async fn a_growth_that_takes_its_time_is_asked_for_once() {
+    for host in [None, Some("uhost-a")] {
+        for lost in [false, true] {
+            let bench = Bench::new().await;
+            let put = || match host {
+                None => bench.cloud.put(disk("bs-1", DiskStatus::Available)),
+                Some(host) => bench.cloud.put_attached("bs-1", host),
+            };
+            put();
+            bench.cloud.model().work = seconds(120);
+            let (grown, text) = tokio::join!(bench.expand(20, None), async {
+                tokio::time::sleep(seconds(60)).await;
+                if lost {
+                    // The cloud gives up on what it has accepted.
+                    put();
+                    bench.cloud.model().work = seconds(1);
+                }
+                tokio::time::sleep(seconds(30)).await;
+                bench.progress.get()
+            });
+            assert_eq!(grown.unwrap().size, Gib::new(20), "{host:?}");
+            assert!(text.contains("growing to 20 GiB, for 8"), "{text}");
+            let sends = bench.cloud.calls().iter().filter(|call| call.starts_with("resize")).count();
+            assert_eq!(sends, if lost { 2 } else { 1 }, "{host:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_growth_that_no_read_shows_yet_is_not_refused_as_impossible() {
     let bench = Bench::new().await;
