@@ -221,10 +221,14 @@ impl<C: Cloud> Create<'_, C> {
             self.controller.inner.recent.doubt_absence(id);
             sight.trust = Trust::Stale;
         }
-        while sight.trust == Trust::Stale || sight.listed {
-            sight = match sight.trust {
-                Trust::Stale => view.again(format!("UDisk {id} was made or deleted a moment ago")).await?,
-                Trust::Sound | Trust::Young => view.read().await?,
+        loop {
+            let awaited = sight.disk.is_none() && self.awaits(id);
+            sight = if awaited || sight.trust == Trust::Stale {
+                view.again(format!("UDisk {id} was made or deleted a moment ago")).await?
+            } else if sight.listed {
+                view.read().await?
+            } else {
+                break;
             };
         }
         let Some(disk) = sight.disk.as_ref() else { return Ok(None) };
@@ -369,8 +373,15 @@ impl<C: Cloud> Create<'_, C> {
             if sight.listed && sight.trust != Trust::Stale && !sight.disk.as_ref().is_some_and(waits) {
                 sight = view.read().await?;
             }
+            let shown = sight.disk.as_ref().filter(|_| sight.trust != Trust::Stale);
+            if let Some(disk) = shown.filter(|disk| disk.name == self.name.as_str()) {
+                self.controller.inner.names.found(self.name.as_str(), &disk.id);
+            }
             let phase = match (&sight.disk, sight.trust) {
                 (_, Trust::Stale) => String::from("the cloud does not show the new disk yet"),
+                (None, Trust::Sound | Trust::Young) if self.awaits(view.id()) => {
+                    format!("the cloud gave out UDisk {} and does not show it yet", view.id())
+                }
                 (None, Trust::Sound | Trust::Young) => {
                     let disk = view.id().clone();
                     self.controller.inner.names.deleted(&disk, None);
@@ -402,6 +413,11 @@ impl<C: Cloud> Create<'_, C> {
             };
             sight = view.again(phase).await?;
         }
+    }
+
+    /// Whether the disk was given out for the name and was not seen yet.
+    fn awaits(&self, id: &DiskId) -> bool {
+        self.controller.inner.names.is_awaited(self.name.as_str(), id)
     }
 
     /// Removes a failed disk if this process made it and nobody has it; somebody may want to look at any other.

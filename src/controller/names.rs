@@ -37,7 +37,7 @@ enum Memory {
     /// A create was sent at this time, and whether it made a disk is not known.
     Sent { at: Instant, why: Option<CloudError> },
     /// The cloud gave this id to the name, or showed it so.
-    Made { id: DiskId, at: Instant, handed_out: bool },
+    Made { id: DiskId, at: Instant, handed_out: bool, seen: bool },
 }
 
 /// What is known of a name that a listing does not show.
@@ -69,7 +69,7 @@ impl Names {
     }
 
     pub(super) fn made(&self, name: &str, id: &DiskId) {
-        let made = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: false };
+        let made = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: false, seen: false };
         self.lock().names.insert(name.to_owned(), made);
     }
 
@@ -83,11 +83,23 @@ impl Names {
     pub(super) fn found(&self, name: &str, id: &DiskId) {
         let mut table = self.lock();
         self.prune(&mut table);
-        if !matches!(table.names.get(name), Some(Memory::Made { id: made, .. }) if made == id) {
-            // Somebody else may have it.
-            let found = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: true };
-            table.names.insert(name.to_owned(), found);
+        match table.names.get_mut(name) {
+            Some(Memory::Made { id: made, seen, .. }) if made == id => *seen = true,
+            Some(_) | None => {
+                // Somebody else may have it.
+                let found = Memory::Made { id: id.clone(), at: Instant::now(), handed_out: true, seen: true };
+                table.names.insert(name.to_owned(), found);
+            }
         }
+    }
+
+    /// Whether the cloud gave the id to the name and may show the disk only later. As with listings, none that is not shown
+    /// for the settling time exists.
+    pub(super) fn is_awaited(&self, name: &str, id: &DiskId) -> bool {
+        matches!(
+            self.lock().names.get(name),
+            Some(Memory::Made { id: made, at, seen: false, .. }) if made == id && at.elapsed() <= self.settle
+        )
     }
 
     /// Notes that a disk is gone for good. The name, where it was read, is free at once.

@@ -136,6 +136,27 @@ async fn a_disk_that_was_found_once_is_not_made_again_when_an_older_listing_lack
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_the_cloud_gave_out_and_does_not_show_for_long_is_not_made_again() {
+    for time in [5, 300] {
+        let bench = Bench::new().await;
+        (bench.cloud.model().read_lag, bench.cloud.model().list_lag) = (seconds(50), seconds(50));
+        let mut last = String::new();
+        for _ in 0..12 {
+            let deadline = Instant::now() + seconds(time);
+            let made = bench.controller.create(request("pvc-one"), deadline, &bench.progress).await;
+            last = made.map_or_else(|error| error.to_string(), |volume| volume.id.to_string());
+            tokio::time::advance(seconds(1)).await;
+        }
+        assert_eq!(last, "bs-new1");
+        assert_eq!(bench.cloud.model().created.len(), 1);
+        // One that never shows is given up.
+        (bench.cloud.model().read_lag, bench.cloud.model().list_lag) = (seconds(5000), seconds(5000));
+        let error = bench.create("pvc-two").await.unwrap_err();
+        assert!(matches!(error, CreateError::Vanished { .. }), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_looked_up_and_not_repeated() {
     let bench = Bench::new().await;
     bench.cloud.model().work = seconds(3);
