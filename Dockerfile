@@ -16,8 +16,9 @@ WORKDIR /src
 COPY . .
 # Linked with its C library, so that it runs on any base and shares nothing with the tools. The target is named so that the
 # flag does not reach build scripts.
+# The variable takes the place of .cargo/config.toml, whose flag is repeated.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
-    && RUSTFLAGS='-C target-feature=+crt-static' \
+    && RUSTFLAGS='-C symbol-mangling-version=v0 -C target-feature=+crt-static' \
        cargo build --locked --release --no-default-features --features kube --target "$target" \
     && install -D "target/$target/release/csi-udisk" /image/usr/local/bin/csi-udisk
 RUN deploy/image/collect /image

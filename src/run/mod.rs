@@ -29,7 +29,6 @@ use crate::csi::operation::Operations;
 use crate::csi::proto::v1::identity_server::IdentityServer;
 use crate::csi::server::{self, STOP_WITHIN, ServeError};
 use crate::csi::socket::{Socket, SocketError};
-use crate::node::linux::code;
 use crate::readiness::Readiness;
 use crate::telemetry::admin::{Admin, Port};
 use crate::telemetry::level::LogLevel;
@@ -38,11 +37,6 @@ use crate::ucloud::{BuildError, Instance, Metadata, ReqwestTransport};
 
 /// One question to the metadata service, which answers in milliseconds where there is one. The next follows soon.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
-
-/// How often a start is looked at for its end.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a start goes on after its end: registration, the first probes, connections that close.
-const SETTLE: Duration = Duration::from_secs(8);
 
 /// Why the driver could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,18 +94,6 @@ pub async fn run(config: Config, log: LogLevel, stop: CancellationToken) -> Resu
     if config.mode.has_node() {
         routes.add_service(node::start(&config, &operations, &readiness, &background, &metrics, ask, &stop)?);
     }
-
-    let started = readiness.clone();
-    background.spawn(async move {
-        while !started.is_ready() {
-            tokio::time::sleep(LOOK).await;
-        }
-        tokio::time::sleep(SETTLE).await;
-        // Without it the process is larger, and does its work.
-        if let Err(error) = code::let_go() {
-            tracing::debug!(%error, "cannot let go of the code of the start");
-        }
-    });
 
     let served = server::serve(socket, routes.routes(), operations, metrics, stop, STOP_WITHIN).await;
     background.end().await;

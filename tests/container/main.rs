@@ -236,10 +236,11 @@ async fn both_roles_run_in_the_image_as_the_manifests_say() {
     assert_eq!(controller.status("NoNewPrivs"), "1");
     assert_eq!(node.status("Uid"), "0");
 
-    // Told and not judged: how much of a program is resident depends on what of it the page cache happens to hold.
-    for (what, running) in [("node", &node), ("controller", &controller)] {
+    // With registration, health and metrics in it. When it has grown: benches/order/record.
+    for (what, running, limit) in [("node", &node, 8.0), ("controller", &controller, 12.0)] {
         let resident = running.resident() as f64 / (1 << 20) as f64;
-        println!("== RSS of the {what} in its container after its first probes: {resident:.1} MiB");
+        println!("== RSS of the {what} in its container after its first probes: {resident:.1} MiB of {limit} allowed");
+        assert!(resident < limit, "{what}: {resident:.1} MiB are resident, of {limit}");
     }
     for kind in ["ext3", "ext4", "xfs", "btrfs", "block"] {
         story.live(kind).await;

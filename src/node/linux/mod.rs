@@ -8,7 +8,6 @@ pub mod blank;
 pub mod blocking;
 pub mod calls;
 pub mod candidates;
-pub mod code;
 mod crc32c;
 mod detached;
 pub mod device;
