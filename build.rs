@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(secret_bearing.iter().map(|message| format!(".{}", message.full_name())))
         .compile_fds(compiler.file_descriptor_set())?;
 
-    if env::var("CARGO_CFG_TARGET_OS")? == "linux" && env::var("PROFILE")? == "release" {
+    let is = |key, value| env::var_os(key).is_some_and(|found| found == value);
+    if is("CARGO_CFG_TARGET_OS", "linux") && is("PROFILE", "release") {
         in_order(&out.join("order.ld"))?;
     }
     Ok(())

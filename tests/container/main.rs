@@ -239,7 +239,9 @@ async fn both_roles_run_in_the_image_as_the_manifests_say() {
     // With registration, health and metrics in it. When it has grown: benches/order/record.
     for (what, running, limit) in [("node", &node, 8.0), ("controller", &controller, 12.0)] {
         let resident = running.resident() as f64 / (1 << 20) as f64;
-        println!("== RSS of the {what} in its container after its first probes: {resident:.1} MiB of {limit} allowed");
+        println!(
+            "== RSS of the {what} in its container after its first probes: {resident:.1} MiB of {limit} allowed"
+        );
         assert!(resident < limit, "{what}: {resident:.1} MiB are resident, of {limit}");
     }
     for kind in ["ext3", "ext4", "xfs", "btrfs", "block"] {
