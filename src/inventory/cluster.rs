@@ -46,6 +46,8 @@ pub struct Volume {
     pub reclaim: String,
     /// Namespace and name of the claim that it is for.
     pub claim: Option<(String, String)>,
+    /// Which claim of that name; `None` when any will do, as in a volume that was made for one by hand.
+    pub claim_uid: Option<String>,
     /// Required node affinity: it may be used where one of these holds. Empty: everywhere.
     pub places: Vec<Vec<Requirement>>,
 }

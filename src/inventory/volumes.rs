@@ -139,6 +139,8 @@ impl<'a> Join<'a> {
         let disk = volume.handle.as_deref().and_then(|handle| self.disks.get(handle)).copied();
         let claim = volume.claim.as_ref();
         let claim = claim.and_then(|(namespace, name)| self.claims.get(&(namespace.as_str(), name.as_str())));
+        // A claim that went may have a successor of its name, which has nothing to do with this volume.
+        let claim = claim.filter(|claim| volume.claim_uid.as_ref().is_none_or(|uid| *uid == claim.uid));
         let mut row = Row {
             claim: volume.claim.clone(),
             claim_phase: claim.map(|claim| claim.phase.clone()),

@@ -25,6 +25,7 @@ pub(super) fn volume(value: Value) -> Converted<Volume> {
     let capacity = spec.capacity.and_then(|capacity| capacity.get("storage").cloned());
     let required = spec.node_affinity.and_then(|affinity| affinity.required);
     let places = required.map(|selector| selector.node_selector_terms).unwrap_or_default();
+    let claim_uid = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
     Ok(Volume {
         life: life(&metadata),
         name: metadata.name.unwrap_or_default(),
@@ -37,6 +38,7 @@ pub(super) fn volume(value: Value) -> Converted<Volume> {
         message: status.message.filter(|message| !message.is_empty()),
         reclaim: spec.persistent_volume_reclaim_policy.unwrap_or_default(),
         claim: spec.claim_ref.and_then(|claim| Some((claim.namespace?, claim.name?))),
+        claim_uid: claim_uid.filter(|uid| !uid.is_empty()),
         places: places.into_iter().map(place).collect(),
     })
 }

@@ -27,7 +27,7 @@ shapes! {
         storage_class_name: Option<String>,
     }
     Csi { driver: String, volume_handle: String, }
-    Reference { namespace: Option<String>, name: Option<String>, }
+    Reference { namespace: Option<String>, name: Option<String>, uid: Option<String>, }
     Affinity { required: Option<Selector>, }
     Selector { node_selector_terms: Vec<Term>, }
     Term { match_expressions: Option<Vec<Expression>>, }

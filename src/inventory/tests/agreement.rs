@@ -38,6 +38,7 @@ fn cluster() -> Cluster {
         message: None,
         reclaim: "Delete".into(),
         claim: Some(("shop".into(), "data-mysql-0".into())),
+        claim_uid: Some(UID.into()),
         places: vec![vec![within("topology.udisk.csi.ucloud.cn/zone", "cn-bj2-05")]],
     };
     let claim = Claim {
@@ -337,6 +338,23 @@ fn objects_whose_deletion_does_not_end() {
         ending(&mut cluster.attachments[0].life, DAY);
     });
     nothing(|cluster, _| ending(&mut cluster.claims[0].life, 60));
+}
+
+#[test]
+fn a_new_claim_of_an_old_name_is_not_the_volumes() {
+    let found = findings(|cluster, _| {
+        cluster.claims[0].uid = "0f0e0d0c-0000-4000-8000-000000000001".into();
+        cluster.claims[0].volume = Some("another".into());
+        cluster.claims[0].life.deleted = Some(NOW - DAY);
+    });
+    // Once each, from its own row.
+    let kinds: Vec<Kind> = found.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Kind::ClaimLost, Kind::Terminating], "{found:?}");
+    // A volume that somebody made for a claim names no uid until it is bound.
+    only(Kind::Terminating, &["claim shop/data-mysql-0"], |cluster, _| {
+        cluster.volumes[0].claim_uid = None;
+        cluster.claims[0].life.deleted = Some(NOW - DAY);
+    });
 }
 
 #[test]
