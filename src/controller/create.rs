@@ -236,12 +236,12 @@ impl<C: Cloud> Create<'_, C> {
             self.controller.inner.names.found(self.name.as_str(), id);
             // The next read may be an older one, of the time before it was made.
             self.controller.inner.recent.doubt_absence(id);
+            if let Some(differences) = self.differences(disk) {
+                let (name, disk) = (self.name.clone(), id.clone());
+                return Err(CreateError::Incompatible { name, disk, differences });
+            }
+            tracing::info!(name = %self.name, disk = %id, "the UDisk exists already");
         }
-        if let Some(differences) = self.differences(disk) {
-            let (name, disk) = (self.name.clone(), id.clone());
-            return Err(CreateError::Incompatible { name, disk, differences });
-        }
-        tracing::info!(name = %self.name, disk = %id, "the UDisk exists already");
         self.usable(view, sight).await.map(Some)
     }
 

@@ -304,6 +304,30 @@ async fn another_volume_of_the_name_is_refused_with_the_reasons() {
     }
 }
 
+/// The way out of the refusal that an operator has without deleting anything.
+#[tokio::test(start_paused = true)]
+async fn another_volume_of_the_name_that_is_renamed_frees_the_name() {
+    let bench = Bench::new().await;
+    let mut other = named("bs-1", "pvc-one");
+    other.size = Gib::new(10);
+    bench.cloud.put(other.clone());
+    let error = bench.create("pvc-one").await.unwrap_err();
+    assert!(matches!(error, CreateError::Incompatible { .. }), "{error}");
+    other.name = String::from("other");
+    bench.cloud.put(other);
+    let renamed = Instant::now();
+    let made = loop {
+        match bench.create("pvc-one").await {
+            Ok(made) => break made,
+            Err(CreateError::Foreign { .. } | CreateError::Unsettled { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(renamed.elapsed() < seconds(120));
+        tokio::time::sleep(seconds(10)).await;
+    };
+    assert_eq!(made.id, id("bs-new1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_is_removed_if_it_is_ours_and_made_again() {
     let bench = Bench::new().await;
