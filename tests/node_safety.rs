@@ -325,6 +325,30 @@ fn a_disk_that_refuses_writes_is_not_used_for_writing_and_the_refusal_says_so() 
     }
 }
 
+/// As a driver leaves it that was killed between the refusal and the read-only mount: nothing but the mark tells.
+#[test]
+fn a_disk_that_a_cut_off_read_only_use_left_refusing_writes_takes_them_again_once_unstaged() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, volume) = small(&host, fs);
+            let (node, device) = (host.node(), disk.device().to_str().unwrap());
+            let refuses = || run("blockdev", &["--getro", device]).trim() == "1";
+            volume.stage(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            run("blockdev", &["--setro", device]);
+            // Whoever prepares it right now may need the refusal.
+            let other = fs::File::open(disk.device()).unwrap();
+            other.lock().unwrap();
+            volume.unstage(&host.node()).await.unwrap();
+            assert!(refuses(), "{fs}");
+            drop(other);
+            volume.unstage(&host.node()).await.unwrap();
+            assert!(!refuses(), "{fs}");
+            volume.stage(&node).await.unwrap();
+        });
+    }
+}
+
 #[test]
 fn errors_that_need_a_person_refuse_the_mount_with_the_checker_s_words() {
     on_a_host(false, |host| async move {

@@ -69,7 +69,12 @@ impl Node {
         };
         for device in devices {
             progress.set(format!("waiting for {} to be let go", device.name));
-            self.host.wait_until_free(device).await?;
+            self.host.wait_until_free(device.clone()).await?;
+            // A driver that was killed between the refusal and the read-only mount left no mount to tell of it.
+            let name = device.name.clone();
+            if let Err(error) = self.host.take_writes(device).await {
+                warn!(%volume, device = %name, %error, "it is not known whether the disk takes writes again");
+            }
         }
         self.lingering().remove(&volume);
         self.failures.forget(&volume);

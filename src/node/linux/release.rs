@@ -1,5 +1,6 @@
 //! Waits until a device is let go.
 
+use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -7,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Host;
-use super::device::{OpenDevice, UseError, open_exclusive};
-use super::error::HostError;
+use super::device::{OpenDevice, OpenError, UseError, open_exclusive};
+use super::error::{Doing as _, HostError};
 use super::probe::probe_fs;
 use super::sysfs::{BlockDevice, Serial};
 use crate::volume::slot::SERIAL_PREFIX;
@@ -39,6 +40,29 @@ impl Host {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Lets a device that was let go take writes again, if the kernel refuses them. One that has left, that another process
+    /// prepares, or that is in use again is left alone: the refusal may be theirs by now.
+    pub async fn take_writes(&self, device: BlockDevice) -> Result<(), HostError> {
+        let this = self.clone();
+        self.calls
+            .run(move || {
+                let opened = match this.open_number(device.number) {
+                    Ok(Some(opened)) if opened.described().is_same_attachment(&device) => opened,
+                    Ok(_) | Err(OpenError::Mismatch(_)) => return Ok(()),
+                    Err(OpenError::Host(error)) => return Err(error),
+                };
+                if !opened.is_read_only()? || !opened.try_hold()? {
+                    return Ok(());
+                }
+                match open_exclusive(opened.path()) {
+                    Ok(_claim) => opened.take_writes(),
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+                    Err(error) => Err(error).doing("open", opened.path()),
+                }
+            })
+            .await
     }
 
     /// The cloud's disks on this host whose file system carries the mark of `volume`. A disk that does not answer is
