@@ -85,6 +85,25 @@ struct Growth {
     size: Gib,
 }
 
+/// A growth that the cloud works at, or seems to.
+#[derive(Debug)]
+struct Pending {
+    growth: Growth,
+    since: Instant,
+    accepted: bool,
+}
+
+impl Pending {
+    fn phase(&self) -> String {
+        let (size, lasts) = (self.growth.size, Seconds(self.since.elapsed()));
+        if self.accepted {
+            format!("it is growing to {size}, for {lasts}")
+        } else {
+            format!("the cloud refuses the size; it may be growing to {size} already, watched for {lasts}")
+        }
+    }
+}
+
 impl<C: Cloud> Controller<C> {
     pub async fn expand(
         &self,
@@ -99,17 +118,19 @@ impl<C: Cloud> Controller<C> {
         let mut backoff = Backoff::new();
         let mut refusals = 0;
         let mut doubted = false;
+        // Whether the cloud may be at a growth that it was asked for.
+        let mut asked = false;
         // What this call's own growth says.
         let mut said: Option<HostSees> = None;
-        let mut accepted: Option<(Growth, Instant)> = None;
+        let mut pending: Option<Pending> = None;
         let mut sight = view.read().await?;
         loop {
-            let step = match (step(&request, &sight), &accepted) {
+            let step = match (step(&request, &sight), &pending) {
                 // The disk is in no other state meanwhile. What the cloud makes of a second request is not documented.
-                (Step::Grow(again), Some((growth, since)))
-                    if again == *growth && since.elapsed() < inner.config.stuck_after =>
+                (Step::Grow(again), Some(pending))
+                    if again == pending.growth && pending.since.elapsed() < inner.config.stuck_after =>
                 {
-                    Step::Wait(format!("it is growing to {}, for {}", growth.size, Seconds(since.elapsed())))
+                    Step::Wait(pending.phase())
                 }
                 (step, _) => step,
             };
@@ -144,14 +165,16 @@ impl<C: Cloud> Controller<C> {
                         slot.iter_mut().for_each(Slot::took);
                         inner.recent.note(disk, Change::Grown(growth.size));
                         view.restart(None);
+                        (asked, doubted) = (true, false);
                         let phase = format!("it is growing to {}", growth.size);
-                        accepted = Some((growth, Instant::now()));
+                        pending = Some(Pending { growth, since: Instant::now(), accepted: true });
                         view.again(phase).await?
                     }
                     Err(error) if error.outcome == Outcome::Unknown => {
                         said = growth.host.as_ref().map(|_| HostSees::NotKnown);
                         inner.recent.note_uncertain(disk, Change::Grown(growth.size));
                         tracing::warn!(%disk, %error, "a resize got no answer; looking");
+                        (asked, doubted) = (true, false);
                         view.trouble(error);
                         view.restart(None);
                         view.again(String::from("whether it grows is not known")).await?
@@ -161,7 +184,7 @@ impl<C: Cloud> Controller<C> {
                         return Err(ExpandError::HostMustStop { disk: disk.clone(), host, source });
                     }
                     // It is also the answer when the disk has the size already, which a predecessor may have brought about
-                    // so lately that no read shows it.
+                    // so lately that no read shows it, or when the cloud is still at an earlier request.
                     Err(error) if error.cause == Cause::InvalidRequest && !doubted => {
                         doubted = true;
                         said = growth.host.as_ref().map(|_| HostSees::NotKnown);
@@ -170,6 +193,9 @@ impl<C: Cloud> Controller<C> {
                         view.restart(None);
                         let why =
                             "the cloud refuses the size; making sure that the disk has not got it already";
+                        if std::mem::take(&mut asked) {
+                            pending = Some(Pending { growth, since: Instant::now(), accepted: false });
+                        }
                         view.again(why.to_owned()).await?
                     }
                     Err(error) => {

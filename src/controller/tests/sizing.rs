@@ -182,6 +182,45 @@ async fn a_resize_without_an_answer_is_looked_after() {
     }
 }
 
+/// The cloud refuses a size that it is growing the disk to already.
+#[tokio::test(start_paused = true)]
+async fn a_growth_whose_answer_was_lost_is_not_refused_while_it_takes_its_time() {
+    for (action, host) in [("resize_detached_disk", None), ("resize_attached_disk", Some("uhost-a"))] {
+        let bench = Bench::new().await;
+        match host {
+            None => bench.cloud.put(disk("bs-1", DiskStatus::Available)),
+            Some(host) => bench.cloud.put_attached("bs-1", host),
+        }
+        bench.cloud.model().work = seconds(60);
+        bench.cloud.fail(action, &[Fault::ReplyLost]);
+        bench.cloud.fail(action, &[Fault::Refused(Cause::InvalidRequest); 20]);
+        let (grown, text) = tokio::join!(bench.expand(20, None), async {
+            tokio::time::sleep(seconds(40)).await;
+            bench.progress.get()
+        });
+        assert_eq!(grown.unwrap().size, Gib::new(20), "{action}");
+        assert!(text.contains("may be growing to 20 GiB already"), "{text}");
+        assert!(text.contains("InvalidRequest"), "{text}");
+        let sends = bench.cloud.calls().iter().filter(|call| **call == action).count();
+        assert_eq!(sends, 2);
+
+        // The same for one that was accepted and is asked for again because it is overdue.
+        bench.cloud.model().faults.clear();
+        bench.cloud.model().work = seconds(250);
+        bench.cloud.fail_after(action, 1, Fault::Refused(Cause::InvalidRequest));
+        bench.cloud.fail(action, &[Fault::Refused(Cause::InvalidRequest); 20]);
+        assert_eq!(bench.expand(30, None).await.unwrap().size, Gib::new(30), "{action}");
+
+        // The refusal of one that never comes is passed on in the end.
+        bench.cloud.model().faults.clear();
+        bench.cloud.fail(action, &[Fault::RequestLost]);
+        bench.cloud.fail(action, &[Fault::Refused(Cause::InvalidRequest); 2]);
+        let error = bench.expand(40, None).await.unwrap_err();
+        let invalid = matches!(&error, ExpandError::Call(call) if call.verdict == Verdict::Invalid);
+        assert!(invalid, "{error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_moves_meanwhile_grows_where_it_is_then() {
     let bench = Bench::new().await;
