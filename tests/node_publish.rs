@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, make, on_a_host, run};
+use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, file_systems, make, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::mount::{UnmountError, binds_read_only_at_once};
@@ -346,6 +346,39 @@ fn a_staged_volume_that_is_hidden_is_not_published_and_the_way_out_is_named() {
         volume.publish(&node, false).await.unwrap();
         assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
     });
+}
+
+/// The path then leads to another file system, with another disk.
+#[test]
+fn what_hides_a_staged_volume_is_not_grown_in_its_place() {
+    for fs in file_systems() {
+        on_a_host(false, |host| async move {
+            let (disk, above) = (plugged(&host, "vdb", "vdc"), host.disk("above", SMALL));
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            make(fs, above.device(), None);
+            disk.grow(2 * SMALL);
+            above.grow(2 * SMALL);
+            let (kubelet, none) = (host.path("kubelet"), None::<&str>);
+            mount(Some(above.device()), &kubelet, Some(fs.word()), MsFlags::empty(), none).unwrap();
+            let blocks = || nix::sys::statvfs::statvfs(&kubelet).unwrap().blocks();
+            let before = blocks();
+            for empty in [false, true] {
+                if empty {
+                    fs::create_dir_all(&volume.staging).unwrap();
+                }
+                let staged = Volume { target: volume.staging.clone(), ..volume.clone() };
+                let (stage, expand) = (volume.stage(&node).await, staged.expand(&node, 2 * SMALL).await);
+                assert_eq!(blocks(), before, "{fs}");
+                for error in [stage.unwrap_err().to_string(), expand.unwrap_err().to_string()] {
+                    assert!(error.contains("was mounted over it later"), "{fs}: {error}");
+                }
+            }
+            umount2(&kubelet, MntFlags::empty()).unwrap();
+            volume.publish(&node, false).await.unwrap();
+        });
+    }
 }
 
 /// A disk that left, mounted over the volume by whoever confused them.

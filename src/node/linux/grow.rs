@@ -16,6 +16,7 @@ use super::exec::{self, Tool, ToolError};
 use super::fsck::{self, CheckError};
 use super::ioctl;
 use super::mount::open_directory;
+use super::mountinfo::{Mounts, mount_id};
 use super::probe::{BTRFS, FoundFs, FsKind, GRANULE, le64, probe_fs, read};
 use crate::progress::Progress;
 
@@ -63,7 +64,7 @@ impl Host {
 
 /// Grows the file system mounted at `path` from `device`, if there is room.
 pub fn grow_mounted(path: &Path, kind: FsKind, device: &OpenDevice) -> Result<(), GrowError> {
-    let mount = open_directory(path)?;
+    let mount = open_top(path)?;
     let wanted = device.current_size()?;
     let before = mounted(path, &mount, kind, device)?;
     if !before.can_grow_to(wanted) {
@@ -83,6 +84,28 @@ pub fn grow_mounted(path: &Path, kind: FsKind, device: &OpenDevice) -> Result<()
         Err(errno) => return Err(HostError::new(format!("cannot grow {}", path.display()), errno).into()),
     }
     prove(device, wanted, mounted(path, &mount, kind, device)?)
+}
+
+/// Opens what is mounted on `path`. Under a mount that was made over it later the path leads to another file system,
+/// which would be grown to the size of a disk that is not its own.
+fn open_top(path: &Path) -> Result<File, HostError> {
+    let opened = open_directory(path);
+    let id = opened.as_ref().ok().map(mount_id).transpose().doing("ask for the mount of", path)?;
+    let mounts = Mounts::read()?;
+    let top = mounts.top(path);
+    let by = top.and_then(|top| mounts.hiding(top));
+    match opened {
+        Ok(opened) if top.is_some_and(|top| id == Some(top.id)) => Ok(opened),
+        Err(error) if by.is_none() || error.errno() != Some(Errno::ENOENT) => Err(error),
+        Ok(_) | Err(_) => {
+            let (path, by) = (path.display(), by.map(|by| by.mount_point.display()));
+            let doing = by.map_or_else(
+                || format!("{path} shows another mount than a moment ago"),
+                |by| format!("{path} is hidden by {by}, which was mounted over it later; unmount that first"),
+            );
+            Err(HostError::new(doing, Errno::ESTALE))
+        }
+    }
 }
 
 /// A mounted file system's present size. Only ext shows it on the device at once; others write their superblock

@@ -1,8 +1,9 @@
 //! The mounts of this process's namespace, as the kernel lists them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -134,6 +135,13 @@ impl Mounts {
             .map(|other| other.mount_point.clone())
             .collect()
     }
+}
+
+/// In which mount a file was opened, by the number that it has in the list.
+pub fn mount_id(file: &File) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other(format!("no mnt_id in {text:?}")))
 }
 
 fn read_bytes() -> Result<Vec<u8>, HostError> {
