@@ -123,6 +123,7 @@ impl<C: Cloud> Controller<C> {
         // What this call's own growth says.
         let mut said: Option<HostSees> = None;
         let mut pending: Option<Pending> = None;
+        let mut overdue = false;
         let mut sight = view.read().await?;
         loop {
             let step = match (step(&request, &sight), &pending) {
@@ -138,6 +139,13 @@ impl<C: Cloud> Controller<C> {
                 sight = view.read().await?;
                 continue;
             }
+            if let Step::Grow(again) = &step
+                && pending.take_if(|pending| pending.growth == *again).is_some()
+            {
+                // Before it is asked for again, those go whose turn is first: detaches.
+                drop(slot.take());
+                overdue = true;
+            }
             sight = match step {
                 Step::Refuse(error) => return Err(error),
                 Step::Done { size, attached } => {
@@ -146,7 +154,12 @@ impl<C: Cloud> Controller<C> {
                     tracing::info!(%disk, %size, ?host_sees, "UDisk is large enough");
                     return Ok(Expanded { size, host_sees });
                 }
-                Step::Wait(phase) => view.again(phase).await?,
+                Step::Wait(phase) => {
+                    if overdue || view.is_stuck() {
+                        drop(slot.take());
+                    }
+                    view.again(phase).await?
+                }
                 Step::Grow(Growth { host: Some(host), .. })
                     if !slot.as_ref().is_some_and(|slot| slot.is_on(&host)) =>
                 {

@@ -222,6 +222,57 @@ async fn a_growth_whose_answer_was_lost_is_not_refused_while_it_takes_its_time()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_growth_that_is_overdue_does_not_hold_up_its_host() {
+    for (detach, meanwhile) in [(true, None), (false, None), (false, Some(DiskStatus::Detaching))] {
+        let bench = Arc::new(Bench::new().await);
+        {
+            let mut model = bench.cloud.model();
+            (model.one_by_one, model.host_limit, model.work) = (false, 9, seconds(1000));
+        }
+        bench.cloud.put_attached("bs-1", "uhost-a");
+        bench.cloud.put_attached("bs-2", "uhost-a");
+        for number in 3..6 {
+            bench.cloud.put(disk(&format!("bs-{number}"), DiskStatus::Available));
+        }
+        let growing = {
+            let (bench, deadline) = (Arc::clone(&bench), Instant::now() + seconds(900));
+            tokio::spawn(async move {
+                let request = ExpandRequest {
+                    disk: id("bs-1"),
+                    required_bytes: Gib::new(20).bytes(),
+                    limit_bytes: None,
+                };
+                bench.controller.expand(request, deadline, &Progress::default()).await.is_err()
+            })
+        };
+        tokio::time::sleep(seconds(1)).await;
+        if let Some(status) = meanwhile {
+            bench.cloud.put(bound("bs-1", "uhost-a", status));
+        }
+        bench.cloud.model().work = seconds(4);
+        bench.cloud.fail("resize_attached_disk", &[Fault::Refused(Cause::InvalidRequest); 20]);
+        let begun = Instant::now();
+        if detach {
+            bench.detach("bs-2", "uhost-a").await.unwrap();
+            let calls = bench.cloud.calls();
+            let before = calls.iter().take_while(|call| **call != "detach_disk");
+            let sends = before.filter(|call| **call == "resize_attached_disk").count();
+            assert_eq!(sends, 1, "the detach goes before the second request");
+        } else {
+            bench.attach("bs-3", "uhost-a").await.unwrap();
+        }
+        assert!((seconds(170)..seconds(200)).contains(&begun.elapsed()), "{detach}: {:?}", begun.elapsed());
+        // What comes while it is watched for the second time does not wait for it.
+        let begun = Instant::now();
+        bench.attach("bs-4", "uhost-a").await.unwrap();
+        tokio::time::sleep(seconds(20)).await;
+        bench.attach("bs-5", "uhost-a").await.unwrap();
+        assert!(begun.elapsed() < seconds(60), "{detach}: {:?}", begun.elapsed());
+        assert!(growing.await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disk_that_moves_meanwhile_grows_where_it_is_then() {
     let bench = Bench::new().await;
     bench.cloud.put(bound("bs-1", "uhost-a", DiskStatus::Attaching));
