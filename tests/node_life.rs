@@ -278,6 +278,30 @@ fn a_staged_file_system_smaller_than_its_disk_is_grown_unless_that_needs_its_pod
     }
 }
 
+/// It is not unmounted to be grown, for nobody knows whether it could be mounted again.
+#[test]
+fn a_staged_file_system_whose_size_is_not_known_is_reported_and_stays_mounted() {
+    const MAGIC: u64 = 1024 + 0x38;
+    for fs in file_systems().into_iter().filter(|fs| matches!(fs, FsType::Ext3 | FsType::Ext4)) {
+        on_a_host(false, |host| async move {
+            let disk = host.disk("a", SMALL);
+            host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+            let volume = Volume::fs(&host, "bs-1", fs, "vdc", SMALL_GIB);
+            let node = host.node();
+            volume.stage(&node).await.unwrap();
+            disk.grow(2 * SMALL);
+            disk.write(MAGIC, &[0, 0]);
+            let error = volume.stage(&node).await.unwrap_err();
+            assert!(matches!(error, StageError::GrowMounted(GrowError::NoSuperblock(_))), "{fs}: {error}");
+            assert!(mounted(&volume.staging), "{fs}");
+            disk.write(MAGIC, &[0x53, 0xef]);
+            volume.stage(&node).await.unwrap();
+            volume.unstage(&node).await.unwrap();
+            check(fs, &disk);
+        });
+    }
+}
+
 /// One that stores all data twice, and one that was moved here from another disk.
 #[test]
 fn a_btrfs_that_somebody_made_in_another_way_is_used_and_grows() {

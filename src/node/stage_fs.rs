@@ -97,7 +97,7 @@ impl Node {
         let (at, grown) = (path.clone(), Arc::clone(device));
         let error = match self.host.calls.run(move || grow_mounted(&at, kind, &grown)).await {
             Ok(()) => return Ok(()),
-            Err(error) if kind.is_ext() => error,
+            Err(error) if kind.is_ext() && error.needs_unmount() => error,
             Err(error) => return Err(StageError::GrowMounted(error)),
         };
         let volume = &request.volume;

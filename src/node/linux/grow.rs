@@ -44,6 +44,22 @@ pub enum GrowError {
     Host(#[from] HostError),
 }
 
+impl GrowError {
+    /// Whether the kernel does not grow this file system while it is mounted, or not for this process. After any other
+    /// failure, such as a disk that cannot be read, it stays mounted.
+    pub fn needs_unmount(&self) -> bool {
+        match self {
+            Self::NoCapability(_) | Self::StillSmall { .. } => true,
+            Self::Host(error) => matches!(
+                error.errno(),
+                // What is hidden is not unmounted either, and that names the way out.
+                Some(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ESTALE)
+            ),
+            Self::Check(_) | Self::Tool(_) | Self::ReadOnly(_) | Self::NoSuperblock(_) => false,
+        }
+    }
+}
+
 impl Host {
     /// Grows an ext file system that is not mounted, if its device has room. Others cannot grow unmounted.
     pub async fn grow_unmounted(
@@ -150,4 +166,24 @@ fn prove(device: &OpenDevice, wanted: u64, found: FoundFs) -> Result<(), GrowErr
         return Err(GrowError::StillSmall { kind: found.kind, device, found: found.size, wanted });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_kernel_does_not_grow_mounted_is_unmounted_for_it() {
+        let host = |errno| GrowError::Host(HostError::new("cannot grow /x", errno));
+        for errno in [Errno::EOPNOTSUPP, Errno::ENOTTY, Errno::EINVAL, Errno::ESTALE] {
+            assert!(host(errno).needs_unmount(), "{errno}");
+        }
+        for errno in [Errno::EIO, Errno::EBUSY, Errno::ENOSPC, Errno::ENOMEM, Errno::ENOENT] {
+            assert!(!host(errno).needs_unmount(), "{errno}");
+        }
+        assert!(GrowError::NoCapability(FsKind::Ext4).needs_unmount());
+        for stays in [GrowError::ReadOnly("/x".into()), GrowError::NoSuperblock("/dev/vdb".into())] {
+            assert!(!stays.needs_unmount(), "{stays}");
+        }
+    }
 }
