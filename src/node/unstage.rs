@@ -103,10 +103,10 @@ impl Node {
             host.prove_no_foreign(&mounts, path)?;
         }
         for path in [&file, &directory] {
-            let mut is_top = true;
+            let top = mounts.top(path).map(|top| top.id);
             // What is below is about to be unmounted as well.
             for mount in mounts.at(path).rev() {
-                let top = std::mem::replace(&mut is_top, false);
+                let is_top = top == Some(mount.id);
                 let PathState::Live { mount, backing, device } = host.state_of(mount.clone())? else {
                     continue;
                 };
@@ -115,7 +115,7 @@ impl Node {
                 if !others.is_empty() {
                     return Err(UnstageError::Published(others));
                 }
-                if top {
+                if is_top {
                     write_out(host, path, &mount, backing);
                 }
                 if !devices.contains(&device) {
