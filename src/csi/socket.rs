@@ -1,6 +1,6 @@
 //! The unix socket that the driver is reached by: taken over safely, private to its group, removed at the end.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -140,10 +140,22 @@ impl Place {
         Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
     }
 
-    /// False when somebody removed the file or put another there: then nobody finds the socket any more.
-    pub fn is_ours(&self) -> bool {
-        std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
+    /// True when somebody removed the file or put another there: then nobody finds the socket any more. A directory that
+    /// cannot be read for the moment says nothing of that.
+    pub fn is_lost(&self) -> bool {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(now) => !self.is_file(&now),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Whether the file is certainly there.
+    fn is_ours(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|now| self.is_file(&now))
+    }
+
+    fn is_file(&self, found: &Metadata) -> bool {
+        found.dev() == self.device && found.ino() == self.inode
     }
 }
 
@@ -223,6 +235,25 @@ mod tests {
         let _second = Socket::bind(&path).await.unwrap();
         drop(first);
         UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_lost_when_its_file_is_gone_or_another_and_not_when_nobody_can_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let (below, aside) = (dir.path().join("d"), dir.path().join("aside"));
+        std::fs::create_dir(&below).unwrap();
+        let socket = Socket::bind(&below.join("s")).await.unwrap();
+        let place = socket.place();
+        assert!(!place.is_lost());
+        std::fs::rename(&below, &aside).unwrap();
+        assert!(place.is_lost());
+        // A link to itself: looking fails, and not because nothing is there.
+        std::os::unix::fs::symlink(&below, &below).unwrap();
+        assert!(!place.is_lost());
+        std::fs::remove_file(&below).unwrap();
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("s"), "").unwrap();
+        assert!(place.is_lost());
     }
 
     #[tokio::test]

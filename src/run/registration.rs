@@ -142,7 +142,7 @@ impl<'c> Listener<'c> {
                 look.tick().await;
                 let place = place.clone();
                 // A thread of the pool: kubelet's directory may be on a file system that hangs.
-                tokio::task::spawn_blocking(move || place.is_ours()).await.unwrap_or(true)
+                tokio::task::spawn_blocking(move || place.is_lost()).await.unwrap_or(false)
             };
             tokio::select! {
                 changed = heard.changed() => {
@@ -153,8 +153,8 @@ impl<'c> Listener<'c> {
                     again = self.heard(told);
                 }
                 () = due => return,
-                ours = looked => {
-                    if !ours {
+                lost = looked => {
+                    if lost {
                         self.lost();
                         return;
                     }
