@@ -212,6 +212,7 @@ impl<T: Transport> Client<T> {
     ) -> Sent<A::Answer> {
         let facts = A::FACTS;
         let (request, signature) = self.request(action, credentials);
+        let answered_by = Arc::clone(&request.answered_by);
         let started = Instant::now();
         let timeout = if facts.idempotent {
             self.common.read_timeout
@@ -228,7 +229,7 @@ impl<T: Transport> Client<T> {
             }
             Err(_) => {
                 let result = Err(Failure::timed_out(facts, started.elapsed()));
-                return Sent { result, request_id: None, taken: false };
+                return Sent { result, request_id: answered_by.get().cloned(), taken: false };
             }
         };
         let scrub = |text: &str| credentials.scrub(&signature, text);
@@ -280,6 +281,7 @@ impl<T: Transport> Client<T> {
                 ("user-agent", self.common.user_agent.clone()),
             ],
             body: params.encode(),
+            answered_by: Arc::default(),
         };
         (request, signature)
     }

@@ -1,7 +1,7 @@
 //! The metadata service of the host: who this host is, and temporary keys for it.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -119,6 +119,7 @@ impl<T: Transport> Metadata<T> {
                 url: url.clone(),
                 headers: vec![("accept", "application/json".to_owned())],
                 body: String::new(),
+                answered_by: Arc::default(),
             };
             let limit = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
             let problem = match tokio::time::timeout_at(limit, self.transport.send(request)).await {

@@ -19,6 +19,8 @@ pub(super) enum Answer {
     Lost,
     /// Received, and never answered.
     Hang,
+    /// The head of an answer with this request id, and never its end.
+    Endless(&'static str),
     /// The same after a while.
     Later(Duration, Box<Answer>),
 }
@@ -92,6 +94,10 @@ impl Transport for Scripted {
                     continue;
                 }
                 Answer::Hang => std::future::pending().await,
+                Answer::Endless(id) => {
+                    request.answered_by.set(id.to_owned()).expect("one answer");
+                    std::future::pending().await
+                }
                 Answer::NotSent => (TransportErrorKind::NotSent, "connection refused"),
                 Answer::Lost => (TransportErrorKind::MayBeSent, "connection reset"),
             };

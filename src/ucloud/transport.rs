@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -39,6 +39,8 @@ pub struct HttpRequest {
     pub url: Url,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
+    /// Where the id of the answer goes as soon as its head is here, for who gives up while its body is still coming.
+    pub answered_by: Arc<OnceLock<String>>,
 }
 
 impl fmt::Debug for HttpRequest {
@@ -183,6 +185,10 @@ impl Transport for ReqwestTransport {
             .and_then(|value| value.to_str().ok())
             .filter(|id| is_request_id(id))
             .map(str::to_owned);
+        if let Some(id) = &request_id {
+            // One request has one answer; a transport that sends twice would keep the first id.
+            let _ = request.answered_by.set(id.clone());
+        }
         let status = response.status().as_u16();
         let mut body = Vec::new();
         loop {

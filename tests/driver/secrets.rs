@@ -375,6 +375,7 @@ fn prints(search: &Search) {
         url: reqwest::Url::parse("http://x/?Action=X").unwrap(),
         headers: vec![("cookie", FOREIGN[0].to_owned())],
         body: format!("PublicKey={}", FOREIGN[0]),
+        answered_by: std::sync::Arc::default(),
     };
     let response = HttpResponse { status: 200, request_id: None, body: FOREIGN[1].into() };
     search.look("debug", format!("{config:?} {keys:?} {source:?} {request:?} {response:?}"));

@@ -250,6 +250,13 @@ async fn a_read_is_given_up_after_its_time_and_a_change_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_begins_and_never_ends_is_named() {
+    let error = bench(vec![Answer::Endless("req-1")]).create(600).await.unwrap_err();
+    assert_eq!(error.request_id.as_deref(), Some("req-1"), "{error}");
+    assert_eq!(error.outcome, Outcome::Unknown, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_lasts_longer_than_the_deadline() {
     let outage = [Answer::Hang, Answer::NotSent, Answer::refused(153), Answer::refused(110)];
     for failure in outage {

@@ -52,7 +52,13 @@ async fn serve_text(text: String) -> (Url, JoinHandle<String>) {
 
 fn post(url: &Url) -> HttpRequest {
     let headers = vec![("content-type", "application/x-www-form-urlencoded".to_owned())];
-    HttpRequest { method: Method::Post, url: url.clone(), headers, body: "A=1&B=2".to_owned() }
+    HttpRequest {
+        method: Method::Post,
+        url: url.clone(),
+        headers,
+        body: "A=1&B=2".to_owned(),
+        answered_by: Arc::default(),
+    }
 }
 
 async fn send(url: &Url) -> Result<HttpResponse, TransportError> {
@@ -126,6 +132,33 @@ async fn a_connection_that_breaks_after_the_request_may_have_done_it() {
         assert_eq!(error.kind, TransportErrorKind::MayBeSent, "{error}");
         server.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_id_of_an_answer_is_known_before_its_end() {
+    let (url, _server) = serve(|mut stream| async move {
+        let head = format!("HTTP/1.1 200 OK\r\n{REQUEST_ID_HEADER}: req-1\r\nContent-Length: 99\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let request = post(&url);
+    let answered_by = Arc::clone(&request.answered_by);
+    let transport = ReqwestTransport::for_endpoint(&url).unwrap();
+    let known = async {
+        while answered_by.get().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        answer = transport.send(request) => panic!("it never ends: {answer:?}"),
+        () = known => {}
+    }
+    assert_eq!(answered_by.get().map(String::as_str), Some("req-1"));
+
+    let cut = format!("HTTP/1.1 200 OK\r\n{REQUEST_ID_HEADER}: req-2\r\nContent-Length: 99\r\n\r\n{{");
+    let (url, _server) = serve_text(cut).await;
+    assert_eq!(send(&url).await.unwrap_err().request_id.as_deref(), Some("req-2"));
 }
 
 #[tokio::test]
