@@ -219,8 +219,39 @@ fn text(map: &Map<String, Value>, name: &str) -> Result<Option<String>, String> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::decode::tests::any_json;
     use super::super::testing::{Answer, Scripted};
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_damaged_description_never_says_more_than_it_holds(
+            damages in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4)
+        ) {
+            const PLACES: [&str; 12] = [
+                "/instance-id", "/region", "/availability-zone", "/uhost", "/uhost/uhost-id", "/uhost/zone",
+                "/uhost/region", "/uhost/project-id", "/uhost/machine-type", "/uhost/network-interfaces",
+                "/uhost/network-interfaces/0", "/uhost/network-interfaces/1/ips/0",
+            ];
+            let mut document: Value = serde_json::from_str(UHOST).unwrap();
+            for (at, value) in damages {
+                if let Some(place) = document.pointer_mut(PLACES[at.index(PLACES.len())]) {
+                    *place = value;
+                }
+            }
+            let text = document.to_string();
+            let Value::Object(document) = document else { unreachable!() };
+            let Ok(found) = instance(&document) else { return Ok(()) };
+            let ips = found.private_ips.iter().map(ToString::to_string);
+            let id = found.id.map(|id| id.as_str().to_owned());
+            let zone = found.zone.map(|zone| zone.as_str().to_owned());
+            for word in [id, zone, found.region].into_iter().flatten().chain(ips) {
+                prop_assert!(text.contains(&format!("{word:?}")), "{word} is not in {text}");
+            }
+        }
+    }
 
     const UHOST: &str = r#"{
         "availability-zone": "cn-bj2-05", "cloud-name": "ucloud", "instance-id": "uhost-abc", "region": "cn-bj2",

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
+use super::super::decode::tests::any_json;
 use super::super::testing::{Answer, Scripted};
 use super::*;
 
@@ -169,6 +171,29 @@ fn moments_are_read() {
 }
 
 proptest! {
+    #[test]
+    fn damaged_keys_are_refused_in_words_without_them(
+        members in prop::collection::btree_map(
+            prop::sample::select(vec!["PublicKey", "PrivateKey", "SecurityToken", "Expiration", "ProjectID"]),
+            prop_oneof![3 => Just(json!("hunter2")), 1 => any_json()],
+            0..6,
+        )
+    ) {
+        let data: Map<String, Value> = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let whole = ["PublicKey", "PrivateKey", "SecurityToken"]
+            .iter()
+            .all(|name| data.get(*name).and_then(Value::as_str).is_some_and(|text| !text.is_empty()));
+        match parse_v1(&data) {
+            Ok((credentials, _)) => {
+                prop_assert!(whole && data.contains_key("Expiration"), "{data:?}");
+                let printed = format!("{credentials:?}");
+                prop_assert!(!printed.contains("hunter2"), "{}", printed);
+            }
+            Err(problem) => prop_assert!(!problem.contains("hunter2"), "{problem}"),
+        }
+        prop_assert!(parse_v2(&data).is_err());
+    }
+
     #[test]
     fn any_text_is_survived(text in ".{0,40}", digits in "[0-9T:Z+ -]{0,30}") {
         let _ = unix_seconds(&text);
