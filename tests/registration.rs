@@ -290,20 +290,15 @@ async fn a_node_that_became_another_says_what_kubelet_will_not_take() {
     driver.wait_for_log(news).await;
 }
 
-/// The metadata service takes its time: kubelet sees no socket before there is an answer to NodeGetInfo, and once it
-/// sees one, it is answered from memory.
-#[tokio::test]
-async fn kubelet_is_not_called_in_before_the_node_is_known() {
-    let host = Host::new();
+/// Serves what it knows of `uhost-slow`, but not while it is `silent`. The flag that names it.
+async fn metadata_service(silent: Arc<AtomicBool>) -> String {
     let metadata = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("--metadata-endpoint=http://{}", metadata.local_addr().unwrap());
-    let slow = Arc::new(AtomicBool::new(true));
-    let still = Arc::clone(&slow);
     tokio::spawn(async move {
         let mut unanswered = Vec::new();
         loop {
             let (mut stream, _) = metadata.accept().await.unwrap();
-            if still.load(Ordering::SeqCst) {
+            if silent.load(Ordering::SeqCst) {
                 unanswered.push(stream);
                 continue;
             }
@@ -314,6 +309,47 @@ async fn kubelet_is_not_called_in_before_the_node_is_known() {
             let _ = stream.write_all((head + body).as_bytes()).await;
         }
     });
+    url
+}
+
+/// Kubelet unmounts nothing through a driver that is not registered.
+#[tokio::test]
+async fn a_driver_that_is_restarted_while_metadata_is_away_registers_with_what_kubelet_accepted() {
+    let host = Host::new();
+    let silent = Arc::new(AtomicBool::new(false));
+    let url = metadata_service(Arc::clone(&silent)).await;
+    let driver = host.start(&[&url]);
+    Kubelet::sees(&host).await.says(true, "").await;
+    driver.wait_for_log("kubelet registered this node").await;
+    driver.stop().await;
+
+    silent.store(true, Ordering::SeqCst);
+    let driver = host.start(&[&url]);
+    Kubelet::sees(&host).await.says(true, "").await;
+    assert_eq!(node_id(&host).await, "uhost-slow");
+    driver.wait_for_log("taken is what kubelet accepted since this host booted").await;
+    assert!(!driver.log().contains("other facts"), "{}", driver.log());
+    driver.stop().await;
+
+    // Before the host booted it may have been another host, or have moved.
+    let file = host.csi_socket().with_file_name("registered.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(text.contains(boot.trim()), "{text}");
+    std::fs::write(&file, text.replace(boot.trim(), "an-older-one")).unwrap();
+    let _driver = host.start(&[&url]);
+    host.wait_until_ready_says("registration with kubelet (this node is not known yet)").await;
+    host.wait_until_ready_says("neither the metadata service nor --node-id says it").await;
+    assert!(!host.registration_socket().exists());
+}
+
+/// The metadata service takes its time: kubelet sees no socket before there is an answer to NodeGetInfo, and once it
+/// sees one, it is answered from memory.
+#[tokio::test]
+async fn kubelet_is_not_called_in_before_the_node_is_known() {
+    let host = Host::new();
+    let slow = Arc::new(AtomicBool::new(true));
+    let url = metadata_service(Arc::clone(&slow)).await;
     let _driver = host.start(&["--machine-type=N", &url]);
     host.wait_until_ready_says("registration with kubelet (this node is not known yet)").await;
     host.wait_until_ready_says("identity of this node (").await;

@@ -44,7 +44,7 @@ where
     let (metrics, stop) = (metrics.clone(), stop.clone());
     background.spawn(async move {
         let resolve = |said: Option<&Instance>| ControllerPlace::resolve(&config, said);
-        let place = place::find(resolve, ask, |why| placed.blocked_by(why)).await;
+        let place = place::find(resolve, ask, || None, |why| placed.blocked_by(why)).await;
         tracing::info!(region = place.region, zone = %place.zone, "the controller's place is known");
         let client = access.client(&config.cloud, &place.region, Arc::new(metrics.clone()));
         let cloud = Arc::new(client.stopped_by(stop));

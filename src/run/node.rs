@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::background::Background;
 use super::count;
 use super::lookup::CloudLookup;
+use super::registered::Memory;
 use super::{place, registration};
 use crate::config::Config;
 use crate::csi::node::NodeService;
@@ -39,12 +40,16 @@ where
     let first = IdentityState::Missing("the metadata service has not answered yet".to_owned());
     let (sender, identity) = watch::channel(first);
     let settings = Arc::clone(config);
+    let memory = Memory::beside(&config.endpoint);
+    let remembered = memory.clone();
     background.spawn(async move {
         let waiting = |why: &str| {
             latch.blocked_by(why);
             sender.send_replace(IdentityState::Missing(why.to_owned()));
         };
-        let known = place::find(|said| place::node_identity(&settings, said), ask, waiting).await;
+        let resolve = |said: Option<&Instance>| place::node_identity(&settings, said);
+        let fallback = || place::remembered_identity(&settings, remembered.since_boot()?);
+        let known = place::find(resolve, ask, fallback, waiting).await;
         let (host, region, zone) = (&known.host, &known.region, &known.zone);
         tracing::info!(%host, region, %zone, rssd = known.rssd, "this node is known");
         sender.send_replace(IdentityState::Known(known));
@@ -54,7 +59,7 @@ where
     if let Some(settings) = config.node.registration.clone() {
         let latch = readiness.latch("registration with kubelet");
         let (config, identity, stop) = (Arc::clone(config), identity.clone(), stop.clone());
-        background.spawn(registration::run(config, settings, identity, latch, stop));
+        background.spawn(registration::run(config, settings, memory, identity, latch, stop));
     }
 
     let kubelet_dir = config.node.kubelet_dir.clone();

@@ -72,6 +72,21 @@ pub(super) fn node_identity(config: &Config, metadata: Option<&Instance>) -> Res
     gather.finish(identity)
 }
 
+/// What kubelet accepted since the host booted, unless a flag says something else: without the metadata service, the
+/// truth of the others is unknown then. Kubelet unmounts nothing through a driver that is not registered, so a driver
+/// that is restarted while the service is away must not wait for it.
+pub(super) fn remembered_identity(config: &Config, before: NodeIdentity) -> Option<NodeIdentity> {
+    fn agrees<T: PartialEq>(setting: Option<&Setting<T>>, before: &T) -> bool {
+        setting.is_none_or(|setting| !setting.explicit || setting.value == *before)
+    }
+    let machine_type = config.node.machine_type.as_deref();
+    let agrees = config.node.node_id.as_ref().is_none_or(|host| *host == before.host)
+        && agrees(config.region.as_ref(), &before.region)
+        && agrees(config.zone.as_ref(), &before.zone)
+        && machine_type.is_none_or(|name| takes_rdma_disks(&before.host, Some(name)) == Some(before.rssd));
+    agrees.then_some(before)
+}
+
 /// A setting of a node: flag, then metadata, then variable. One ConfigMap, and so one variable, serves all nodes
 /// of a cluster, which may span zones; the metadata service speaks of this host.
 fn of_this_host<T: Clone>(setting: Option<&Setting<T>>, metadata: Option<Option<&T>>) -> Option<T> {
@@ -86,10 +101,11 @@ fn of_this_host<T: Clone>(setting: Option<&Setting<T>>, metadata: Option<Option<
 }
 
 /// Asks the metadata service until the place is known; `waiting` hears what for. A failed answer counts as an
-/// empty one: then flags and variables stand alone, if they are enough.
+/// empty one: then flags and variables stand alone, if they are enough; if they are not, `remembered` may know.
 pub(super) async fn find<T, F>(
     resolve: impl Fn(Option<&Instance>) -> Result<T, Missing>,
     ask: impl Fn() -> F,
+    remembered: impl Fn() -> Option<T>,
     waiting: impl Fn(&str),
 ) -> T
 where
@@ -110,7 +126,15 @@ where
             Err(missing) => missing,
         };
         let why = match trouble {
-            Some(trouble) => format!("{missing}: {trouble}"),
+            Some(trouble) => {
+                if let Some(place) = remembered() {
+                    tracing::warn!(
+                        "{missing}: {trouble}; taken is what kubelet accepted since this host booted, for it holds still"
+                    );
+                    return place;
+                }
+                format!("{missing}: {trouble}")
+            }
             None => missing.to_string(),
         };
         if said != why {
@@ -211,7 +235,7 @@ mod tests {
         let resolve = |metadata: Option<&Instance>| node_identity(&config, metadata);
         let ask = || std::future::pending::<Result<Instance, String>>();
         let waiting = |why: &str| panic!("{why}");
-        assert_eq!(find(resolve, ask, waiting).await.host.as_str(), "uhost-f");
+        assert_eq!(find(resolve, ask, || panic!("memory was asked"), waiting).await.host.as_str(), "uhost-f");
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,7 +254,7 @@ mod tests {
         };
         let reasons = RefCell::new(Vec::new());
         let since = Instant::now();
-        let identity = find(resolve, ask, |why| reasons.borrow_mut().push(why.to_owned())).await;
+        let identity = find(resolve, ask, || None, |why| reasons.borrow_mut().push(why.to_owned())).await;
         assert_eq!(identity.host.as_str(), "uhost-m");
         assert_eq!(
             *reasons.borrow(),
@@ -241,5 +265,45 @@ mod tests {
         );
         // 0.5 + 1 + 2 + 4 + 8 + 16 + 3 × 30 s: patient with a service that is down, never silent for long.
         assert_eq!(since.elapsed(), Duration::from_millis(121_500));
+    }
+
+    fn before() -> NodeIdentity {
+        node_identity(&config("", &[]), Some(&metadata())).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_accepted_before_stands_in_for_a_metadata_service_that_does_not_answer() {
+        let config = config("", &[]);
+        let resolve = |metadata: Option<&Instance>| node_identity(&config, metadata);
+        let ask = async || Err("connection refused".to_owned());
+        let waiting = |why: &str| panic!("{why}");
+        assert_eq!(find(resolve, ask, || Some(before()), waiting).await, before());
+
+        // One that answers is believed, also that it does not know the type.
+        let answers = RefCell::new(vec![Ok(metadata()), Ok(Instance { machine_type: None, ..metadata() })]);
+        let ask = || {
+            let answer = answers.borrow_mut().pop().unwrap();
+            async move { answer }
+        };
+        let reasons = RefCell::new(Vec::new());
+        let waiting = |why: &str| reasons.borrow_mut().push(why.to_owned());
+        find(resolve, ask, || panic!("memory was asked"), waiting).await;
+        assert_eq!(*reasons.borrow(), ["neither the metadata service nor --machine-type says it"]);
+    }
+
+    #[test]
+    fn memory_yields_to_flags() {
+        let agrees = |line: &str| {
+            remembered_identity(&config(line, &[]), before()).is_some_and(|node| node == before())
+        };
+        for line in ["", "--node-id uhost-m", "--region cn-bj2 --zone cn-bj2-05", "--machine-type C"] {
+            assert!(agrees(line), "{line}");
+        }
+        for line in ["--node-id uhost-n", "--region cn-sh2", "--zone cn-bj2-04", "--machine-type O"] {
+            assert!(!agrees(line), "{line}");
+        }
+        // A variable serves all nodes of a cluster, which may span zones.
+        let variables = config("", VARIABLES);
+        assert_eq!(remembered_identity(&variables, before()), Some(before()));
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::registered::Answer;
+use super::registered::{Answer, Memory};
 use crate::config::{Config, Registration};
 use crate::csi::registration::{RegistrationService, Told, serve};
 use crate::csi::socket::{Place, Socket, SocketError};
@@ -31,6 +31,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) async fn run(
     config: Arc<Config>,
     registration: Registration,
+    memory: Memory,
     mut identity: watch::Receiver<IdentityState>,
     latch: Latch,
     stop: CancellationToken,
@@ -41,9 +42,7 @@ pub(super) async fn run(
         Ok(IdentityState::Missing(_)) | Err(_) => return,
     };
     let answer = Answer::of(&known);
-    // The directory of the driver's socket is the host's own, so it outlives the container.
-    let home = config.endpoint.parent().unwrap_or(Path::new("/"));
-    if let Some(changes) = Answer::read(home).as_ref().and_then(|before| answer.changes(before)) {
+    if let Some(changes) = memory.before().as_ref().and_then(|before| answer.changes(before)) {
         tracing::warn!(
             "kubelet registered this node with other facts before and may refuse it now: {changes}; they are read \
              from flags and the metadata service at start"
@@ -52,7 +51,7 @@ pub(super) async fn run(
 
     let path = registration.dir.join(format!("{}-reg.sock", config.driver_name));
     let endpoint = registration.endpoint.display().to_string();
-    let mut listener = Listener::new(&config, answer, home, latch);
+    let mut listener = Listener::new(&config, answer, memory, latch);
     while let Some(socket) = stop.run_until_cancelled(bind(&path, &listener.latch)).await {
         listener.waits(&path, &endpoint);
         let (told, heard) = watch::channel(Told::Nothing);
@@ -105,7 +104,7 @@ struct Trouble {
 struct Listener<'c> {
     config: &'c Config,
     answer: Answer,
-    home: &'c Path,
+    memory: Memory,
     latch: Latch,
     /// Over all sockets: the same words are logged once.
     last: Told,
@@ -113,8 +112,8 @@ struct Listener<'c> {
 }
 
 impl<'c> Listener<'c> {
-    fn new(config: &'c Config, answer: Answer, home: &'c Path, latch: Latch) -> Self {
-        Self { config, answer, home, latch, last: Told::Nothing, pause: FIRST_AGAIN }
+    fn new(config: &'c Config, answer: Answer, memory: Memory, latch: Latch) -> Self {
+        Self { config, answer, memory, latch, last: Told::Nothing, pause: FIRST_AGAIN }
     }
 
     fn waits(&self, path: &Path, endpoint: &str) {
@@ -189,7 +188,7 @@ impl<'c> Listener<'c> {
             return;
         }
         tracing::info!("kubelet registered this node");
-        if let Err(error) = self.answer.write(self.home) {
+        if let Err(error) = self.memory.write(&self.answer) {
             tracing::warn!(%error, "what kubelet registered is not remembered for the next start");
         }
     }
