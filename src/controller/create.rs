@@ -4,6 +4,9 @@
 //! A final error must mean that no disk of this name exists: the provisioner forgets the claim then. So the look
 //! into the account comes first, and everything that could refuse the request after it.
 
+mod error;
+mod found;
+
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
@@ -11,13 +14,14 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
 use crate::progress::Progress;
-use crate::volume::{DiskId, DiskName, FsType, Parameters, Quoted, SizeRequest, TopologyRequirement, Zone};
+use crate::volume::{DiskId, DiskName, FsType, Parameters, SizeRequest, TopologyRequirement, Zone};
 
-use super::error::{Because, Seconds};
+pub use self::error::CreateError;
+use super::error::Seconds;
 use super::names::Known;
 use super::placement::{self, Place};
-use super::recent::{Change, Trust};
-use super::view::{Sight, View, state};
+use super::recent::Change;
+use super::view::View;
 use super::{CallError, Controller, PlacementError, Unresolved, Volume, pages};
 
 /// How many hosts are asked for their RDMA cluster when the request offers many: enough to pass by a few that
@@ -40,47 +44,6 @@ pub struct CreateRequest {
     pub parameters: Parameters,
     pub fs: Option<FsType>,
     pub topology: Option<TopologyRequirement>,
-}
-
-/// Why there is no volume to hand out.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CreateError {
-    /// Nothing was made.
-    #[error("cannot create UDisk {name}: {source}")]
-    Placement { name: DiskName, source: PlacementError },
-    /// A disk of the name exists and is not what is asked for.
-    #[error("UDisk {disk} has the name {name} already, but {differences}")]
-    Incompatible { name: DiskName, disk: DiskId, differences: String },
-    /// A create was sent, and nobody knows yet whether it made a disk.
-    #[error(
-        "whether the last create of UDisk {name} made a disk is not known yet: it was sent {} ago without an answer \
-         and no listing shows the disk; it is looked for at every call and, if it does not appear, made again in {}{}",
-        Seconds(*.since),
-        Seconds(*.wait),
-        Because(.source)
-    )]
-    Unsettled { name: DiskName, since: Duration, wait: Duration, source: Option<CloudError> },
-    /// The cloud could not make the disk. One that this process had asked for was removed again.
-    #[error("{}", FailedText(.name, .disk, .status, *.removed, .source))]
-    Failed { name: DiskName, disk: DiskId, status: String, removed: bool, source: Option<CloudError> },
-    /// The disk was deleted while it was waited for.
-    #[error(
-        "UDisk {disk} ({name}) was deleted by somebody while it was being made; the next call makes another"
-    )]
-    Vanished { name: DiskName, disk: DiskId },
-    /// Handed out, it would give two claims one disk.
-    #[error(
-        "UDisk {disk}, which the cloud gave out for {name}, bears the name {}: it may be another volume's and is \
-         not used; the name is looked up again at the next call",
-        Quoted(.found)
-    )]
-    Foreign { name: DiskName, disk: DiskId, found: String },
-    /// Nothing was made; the verdict is never `Uncertain`.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// A disk may exist.
-    #[error(transparent)]
-    Unresolved(#[from] Unresolved),
 }
 
 impl<C: Cloud> Controller<C> {
@@ -213,38 +176,6 @@ impl<C: Cloud> Create<'_, C> {
         Ok(None)
     }
 
-    /// The volume on a disk that should exist. `None`: it does not; what said so lagged.
-    async fn adopt(&self, id: &DiskId, listed: bool) -> Result<Option<Volume>, CreateError> {
-        let mut view = self.view(id);
-        let mut sight = view.read().await?;
-        if listed && sight.disk.is_none() && sight.trust != Trust::Stale {
-            self.controller.inner.recent.doubt_absence(id);
-            sight.trust = Trust::Stale;
-        }
-        loop {
-            let awaited = sight.disk.is_none() && self.awaits(id);
-            sight = if awaited || sight.trust == Trust::Stale {
-                view.again(format!("UDisk {id} was made or deleted a moment ago")).await?
-            } else if sight.listed {
-                view.read().await?
-            } else {
-                break;
-            };
-        }
-        let Some(disk) = sight.disk.as_ref() else { return Ok(None) };
-        if disk.name == self.name.as_str() {
-            self.controller.inner.names.found(self.name.as_str(), id);
-            // The next read may be an older one, of the time before it was made.
-            self.controller.inner.recent.doubt_absence(id);
-            if let Some(differences) = self.differences(disk) {
-                let (name, disk) = (self.name.clone(), id.clone());
-                return Err(CreateError::Incompatible { name, disk, differences });
-            }
-            tracing::info!(name = %self.name, disk = %id, "the UDisk exists already");
-        }
-        self.usable(view, sight).await.map(Some)
-    }
-
     async fn make(&self) -> Result<Volume, CreateError> {
         let mut place = self.place().await?;
         for _ in 0..MAX_MOVES {
@@ -365,117 +296,6 @@ impl<C: Cloud> Create<'_, C> {
         Err(nowhere(refusal))
     }
 
-    /// Waits until the disk can be handed out.
-    async fn usable(&self, mut view: View<'_, C>, mut sight: Sight) -> Result<Volume, CreateError> {
-        loop {
-            // What a page shows of a disk that this call did not make ends the wait only together with a read by id.
-            let waits = |disk: &Disk| disk.name == self.name.as_str() && disk.status.is_changing();
-            if sight.listed && sight.trust != Trust::Stale && !sight.disk.as_ref().is_some_and(waits) {
-                sight = view.read().await?;
-            }
-            let shown = sight.disk.as_ref().filter(|_| sight.trust != Trust::Stale);
-            if let Some(disk) = shown.filter(|disk| disk.name == self.name.as_str()) {
-                self.controller.inner.names.found(self.name.as_str(), &disk.id);
-            }
-            let phase = match (&sight.disk, sight.trust) {
-                (_, Trust::Stale) => String::from("the cloud does not show the new disk yet"),
-                (None, Trust::Sound | Trust::Young) if self.awaits(view.id()) => {
-                    format!("the cloud gave out UDisk {} and does not show it yet", view.id())
-                }
-                (None, Trust::Sound | Trust::Young) => {
-                    let disk = view.id().clone();
-                    self.controller.inner.names.deleted(&disk, None);
-                    return Err(CreateError::Vanished { name: self.name.clone(), disk });
-                }
-                (Some(disk), Trust::Sound | Trust::Young) if disk.name != self.name.as_str() => {
-                    // Whether a disk was made is as open as without an answer.
-                    self.controller.inner.names.unanswered(self.name.as_str(), None);
-                    let (name, id, found) = (self.name.clone(), disk.id.clone(), disk.name.clone());
-                    return Err(CreateError::Foreign { name, disk: id, found });
-                }
-                (Some(disk), Trust::Sound | Trust::Young) => match &disk.status {
-                    DiskStatus::Available
-                    | DiskStatus::Attaching
-                    | DiskStatus::InUse
-                    | DiskStatus::Detaching => {
-                        let inner = &self.controller.inner;
-                        inner.names.handed_out(self.name.as_str());
-                        // Whoever has it may delete it at once, and must not be told that there is none.
-                        inner.recent.doubt_absence(&disk.id);
-                        return Ok(Volume::from(disk));
-                    }
-                    DiskStatus::Failed | DiskStatus::RestoreFailed => return Err(self.failed(disk).await),
-                    DiskStatus::Initializing
-                    | DiskStatus::Cloning
-                    | DiskStatus::Restoring
-                    | DiskStatus::Other(_) => state(disk),
-                },
-            };
-            sight = view.again(phase).await?;
-        }
-    }
-
-    /// Whether the disk was given out for the name and was not seen yet.
-    fn awaits(&self, id: &DiskId) -> bool {
-        self.controller.inner.names.is_awaited(self.name.as_str(), id)
-    }
-
-    /// Removes a failed disk if this process made it and nobody has it; somebody may want to look at any other.
-    async fn failed(&self, disk: &Disk) -> CreateError {
-        let inner = &self.controller.inner;
-        let mut removed = false;
-        let mut source = None;
-        if disk.status == DiskStatus::Failed && inner.names.is_ours_alone(self.name.as_str(), &disk.id) {
-            match inner.cloud.delete_disk(&disk.zone, &disk.id, self.deadline).await {
-                Ok(()) => {
-                    inner.recent.note(&disk.id, Change::Deleted);
-                    inner.names.deleted(&disk.id, None);
-                    removed = true;
-                }
-                Err(error) => source = Some(error),
-            }
-        }
-        tracing::warn!(name = %self.name, disk = %disk.id, removed, "the UDisk ended in state {:?}", disk.status);
-        CreateError::Failed {
-            name: self.name.clone(),
-            disk: disk.id.clone(),
-            status: super::view::word(&disk.status).to_owned(),
-            removed,
-            source,
-        }
-    }
-
-    fn differences(&self, disk: &Disk) -> Option<String> {
-        let SizeRequest { required_bytes, limit_bytes, .. } = self.request.size;
-        let parameters = &self.request.parameters;
-        let mut differences = Vec::new();
-        if disk.size.bytes() < required_bytes {
-            differences
-                .push(format!("has {}, which is less than the {required_bytes} bytes asked for", disk.size));
-        }
-        if let Some(limit) = limit_bytes.filter(|limit| disk.size.bytes() > *limit) {
-            differences.push(format!("has {}, which is more than the limit of {limit} bytes", disk.size));
-        }
-        if disk.disk_type != Some(parameters.disk_type) {
-            let found = disk.disk_type.map_or("one that is not sold as a volume", |t| t.word());
-            differences.push(format!("its type is {found} and not {}", parameters.disk_type));
-        }
-        let topology = self.request.topology.as_ref();
-        if !placement::allows(topology, &disk.zone) {
-            differences.push(format!(
-                "it is in zone {} and the request allows only {}",
-                disk.zone,
-                placement::zones(topology)
-            ));
-        }
-        if let (Some(asked), Some(found)) = (&parameters.cmk_id, &disk.cmk_id)
-            && asked != found
-        {
-            differences.push(format!("its encryption key is {found} and not {asked}"));
-        }
-        (!differences.is_empty()).then(|| differences.join(" and "))
-    }
-
     fn view<'v>(&'v self, id: &'v DiskId) -> View<'v, C> {
         View::new(self.controller, id, self.what.clone(), self.deadline, self.progress)
     }
@@ -490,18 +310,4 @@ fn may_be_elsewhere(error: &CloudError) -> bool {
 /// process at every time chooses the same.
 fn precedence(disk: &Disk) -> (bool, u64, DiskId) {
     (disk.status == DiskStatus::Failed, disk.created_at.unwrap_or(u64::MAX), disk.id.clone())
-}
-
-struct FailedText<'a>(&'a DiskName, &'a DiskId, &'a str, bool, &'a Option<CloudError>);
-
-impl std::fmt::Display for FailedText<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(name, disk, status, removed, source) = self;
-        write!(f, "UDisk {disk} ({name}) ended in state {status} and cannot be used; ")?;
-        match (removed, source) {
-            (true, _) => write!(f, "it was removed and will be made again"),
-            (false, Some(error)) => write!(f, "removing it failed, which will be tried again: {error}"),
-            (false, None) => write!(f, "it may hold data, so look at it and delete it in the console"),
-        }
-    }
 }
