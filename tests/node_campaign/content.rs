@@ -64,6 +64,9 @@ impl Picture {
 
     /// Where the image has holes, nothing was written.
     fn read(from: &File, image: &File) -> Self {
+        // Compared as a whole, for a log may have written tens of megabytes of zeros.
+        let zeros = vec![0; PIECE];
+        let mut piece = vec![0; PIECE];
         let mut pieces = Vec::new();
         let mut offset = 0;
         while let Ok(data) = lseek64(image, offset, Whence::SeekData) {
@@ -71,11 +74,11 @@ impl Picture {
             let mut at = u64::try_from(data).unwrap();
             let end = u64::try_from(hole).unwrap();
             while at < end {
-                let mut bytes = vec![0; PIECE.min(usize::try_from(end - at).unwrap())];
-                from.read_exact_at(&mut bytes, at).unwrap();
-                let length = bytes.len();
-                if bytes.iter().any(|byte| *byte != 0) {
-                    pieces.push((at, bytes));
+                let length = PIECE.min(usize::try_from(end - at).unwrap());
+                let bytes = &mut piece[..length];
+                from.read_exact_at(bytes, at).unwrap();
+                if *bytes != zeros[..length] {
+                    pieces.push((at, bytes.to_vec()));
                 }
                 at += u64::try_from(length).unwrap();
             }
