@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Disk, SMALL, TestHost, file_systems, on_a_host, skip};
+use common::{Disk, SMALL, TestHost, file_systems, on_a_host, report, skip};
 use csi::AtNode;
 use csi_udisk::csi::proto::v1::NodeGetInfoRequest;
 use csi_udisk::csi::proto::v1::node_client::NodeClient;
@@ -454,7 +454,7 @@ fn a_plugin_killed_at_any_moment_and_a_host_that_reboots_lose_nothing() {
             history.volumes[index].verify(&plugin.node).await;
         }
         plugin.kill().await;
-        println!("{rounds} rounds from seed {seed}: {:?}", history.tally);
+        report(&format!("kills of the node plugin, {rounds} rounds from seed {seed}: {:?}", history.tally));
         let cut: u64 = history.tally.cut.values().map(|(cut, _)| cut).sum();
         assert!(cut > rounds / 4, "the kills come too late to cut anything: {:?}", history.tally);
     });

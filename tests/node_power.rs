@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, check, file_systems, make, on_a_host, run};
+use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, check, file_systems, make, on_a_host, report, run};
 use csi_udisk::node::linux::note::PLACE;
 use csi_udisk::volume::{FormatNote, FoundNote, FsType};
 use faulty::{Faulty, Kept};
@@ -187,10 +187,10 @@ fn whenever_the_power_goes_the_format_is_done_again_and_what_was_promised_is_the
                 };
                 let mut rng = fastrand::Rng::with_seed(seed);
                 when_the_power_goes(host, &of, &mut rng, judge).await;
-                println!(
-                    "{fs}, again: {again}: {} kept, {noted} with a note, seed {seed}",
+                report(&format!(
+                    "power cut in a format, {fs}, again: {again}: {} writes and flushes, {noted} moments with a note, seed {seed}",
                     of.all.len() - of.start
-                );
+                ));
             });
         }
     }

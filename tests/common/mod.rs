@@ -41,6 +41,11 @@ pub fn skip(reason: &str) {
     }
 }
 
+/// Says what a run held, past the test's own capture of its output: the number is part of what the test shows.
+pub fn report(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Whether loop devices and mounts can be made.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

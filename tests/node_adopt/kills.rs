@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::common::{GIB, TestHost, Volume, file_systems, on_a_host};
+use crate::common::{GIB, TestHost, Volume, file_systems, on_a_host, report};
 use crate::source::{Image, Source, content, judge};
 
 /// Enough for a machine under load.
@@ -163,7 +163,7 @@ fn a_driver_that_is_killed_at_random_moments_leaves_nothing_half_way() {
             let seed = fastrand::u64(..);
             on_a_host(false, |host| async move {
                 let seen = batch(host, fs, kills, seed).await;
-                println!("{fs}: {kills} kills, seed {seed}: {seen:?}");
+                report(&format!("kills in a re-stamp of {fs}, {kills} from seed {seed}: {seen:?}"));
             });
             left -= kills;
         }

@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{file_systems, on_a_host, refused, run};
+use common::{file_systems, on_a_host, refused, report, run};
 use csi_udisk::node::StageError;
 use csi_udisk::node::linux::mount::unmount_all;
 use csi_udisk::node::linux::probe::{FsKind, ReadAt as _};
@@ -268,7 +268,7 @@ fn a_change_of_the_mark_that_was_cut_off_anywhere_is_done_again_before_the_mount
                 host.unplug("vdq");
                 fs::remove_file(&image).unwrap();
             }
-            println!("{fs}: {} states, {halves} of which nothing mounts", states.len());
+            report(&format!("re-stamp of {fs}, {} states, {halves} of which nothing mounts", states.len()));
             // A single sector of ext3 has no middle; the other halves are those that only the checksum tells.
             let least = match fs {
                 FsType::Ext3 => (2, 0),

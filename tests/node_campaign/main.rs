@@ -15,7 +15,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Disk, SMALL, TestHost, Volume, file_systems, on_a_host};
+use common::{Disk, SMALL, TestHost, Volume, file_systems, on_a_host, report};
 use csi_udisk::node::Node;
 use csi_udisk::volume::{FsType, Gib, PublishContext};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -49,7 +49,7 @@ fn no_history_shows_a_volume_the_files_of_another() {
             tally.add(&history);
         });
     }
-    println!("{histories} histories from seed {first}: {tally:?}");
+    report(&format!("wrong disk, {histories} histories from seed {first}: {tally:?}"));
     if tally.histories == 0 {
         return;
     }

@@ -12,7 +12,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{Disk, GIB, SMALL, SMALL_GIB, TestHost, Volume, check, file_systems, make, on_a_host, refused};
+use common::{
+    Disk, GIB, SMALL, SMALL_GIB, TestHost, Volume, check, file_systems, make, on_a_host, refused, report,
+};
 use csi_udisk::node::linux::blank::NotBlank;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::linux::note::{LEAST_DISK, PLACE};
@@ -152,7 +154,7 @@ fn a_format_cut_off_between_any_two_steps_is_done_again_and_data_stays() {
                 staged_holds(&host.node(), &volume, "file").await;
                 host.unplug("vdb");
             }
-            eprintln!("{fs}: cut off {rounds} times");
+            report(&format!("mkfs of {fs}, cut off {rounds} times"));
             assert_eq!(seen, all, "{fs}");
         });
     }
