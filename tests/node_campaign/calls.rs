@@ -31,12 +31,12 @@ impl History {
         match inside {
             // A blank disk in the slot of another blank disk: no node can tell them apart, and the README says so.
             Some(other) if other != number && self.blank(other) => {
-                self.unknowable += 1;
+                self.tally.unknowable += 1;
                 return;
             }
             // A copy in the slot of its source has the mark and the size of its source: the same.
             Some(other) if other != number && self.volumes[other].copy_of == Some(number) => {
-                self.unknowable += 1;
+                self.tally.unknowable += 1;
                 return;
             }
             _ => {}
@@ -45,7 +45,7 @@ impl History {
         let truth = &self.volumes[number];
         let alike = |other: usize| self.volumes[other].fs == truth.fs && self.volumes[other].files.is_some();
         let met = inside.is_some_and(|other| other != number && alike(other));
-        self.mistakable += u64::from(truth.staged.is_none() && (met || truth.copy_of.is_some()));
+        self.tally.mistakable += u64::from(truth.staged.is_none() && (met || truth.copy_of.is_some()));
         let before: Vec<Option<u64>> = (0..VOLUMES).map(|other| self.fingerprint(other)).collect();
         // It waits for a disk to appear, and nobody needs to wait with it.
         if inside.is_none() {
@@ -62,7 +62,7 @@ impl History {
     }
 
     async fn check_staged(&mut self, number: usize, host: usize, inside: Option<usize>, volume: &Volume) {
-        self.staged += 1;
+        self.tally.staged += 1;
         let truth = &mut self.volumes[number];
         // Staged before, it may stay so whatever the slot of a stale attachment holds.
         if truth.staged.is_none() {
@@ -92,7 +92,7 @@ impl History {
         error: &StageError,
         before: &[Option<u64>],
     ) {
-        self.refused += 1;
+        self.tally.refused += 1;
         let truth = &self.volumes[number];
         assert!(
             inside != Some(number) || truth.copy_of.is_some(),
@@ -110,7 +110,7 @@ impl History {
 
     /// What the file system shows is what was written to this volume.
     fn verify(&mut self, number: usize, host: usize) {
-        self.verified += 1;
+        self.tally.verified += 1;
         let published = self.volumes[number].staged.is_some_and(|(_, published)| published);
         let volume = self.volume(number, host, PublishContext::default());
         let path = if published { &volume.target } else { &volume.staging };

@@ -46,7 +46,7 @@ fn no_history_shows_a_volume_the_files_of_another() {
                 history.step().await;
             }
             history.end().await;
-            tally.add(&history);
+            tally.add(&history.tally);
         });
     }
     report(&format!("wrong disk, {histories} histories from seed {first}: {tally:?}"));
@@ -65,6 +65,7 @@ fn no_history_shows_a_volume_the_files_of_another() {
 #[derive(Debug, Default)]
 struct Tally {
     histories: u64,
+    /// Histories in which a slot was used again for another volume.
     slots_used_again: u64,
     staged: u64,
     refused: u64,
@@ -78,16 +79,16 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, history: &History) {
+    fn add(&mut self, of: &Self) {
         self.histories += 1;
-        self.slots_used_again += u64::from(history.slot_used_again);
-        self.staged += history.staged;
-        self.refused += history.refused;
-        self.verified += history.verified;
-        self.restarts += history.restarts;
-        self.power_cuts += history.power_cuts;
-        self.unknowable += history.unknowable;
-        self.mistakable += history.mistakable;
+        self.slots_used_again += of.slots_used_again.min(1);
+        self.staged += of.staged;
+        self.refused += of.refused;
+        self.verified += of.verified;
+        self.restarts += of.restarts;
+        self.power_cuts += of.power_cuts;
+        self.unknowable += of.unknowable;
+        self.mistakable += of.mistakable;
     }
 }
 
@@ -124,14 +125,7 @@ struct History {
     hosts: Vec<Place>,
     volumes: Vec<Truth>,
     log: Vec<String>,
-    slot_used_again: bool,
-    staged: u64,
-    refused: u64,
-    verified: u64,
-    restarts: u64,
-    power_cuts: u64,
-    unknowable: u64,
-    mistakable: u64,
+    tally: Tally,
 }
 
 impl Drop for History {
@@ -182,21 +176,7 @@ impl History {
                 held: Default::default(),
             })
             .collect();
-        Self {
-            seed,
-            rng,
-            hosts,
-            volumes,
-            log: Vec::new(),
-            slot_used_again: false,
-            staged: 0,
-            refused: 0,
-            verified: 0,
-            restarts: 0,
-            power_cuts: 0,
-            unknowable: 0,
-            mistakable: 0,
-        }
+        Self { seed, rng, hosts, volumes, log: Vec::new(), tally: Tally::default() }
     }
 
     fn say(&mut self, what: String) {
@@ -236,7 +216,7 @@ impl History {
             common::run("mount", &["-t", truth.fs.word(), "-o", options, device, path]);
             let found = content::of_directory(&at);
             umount2(&at, MntFlags::empty()).unwrap();
-            self.verified += 1;
+            self.tally.verified += 1;
             assert_eq!(found, files, "the files of {number} at the end");
         }
     }

@@ -22,7 +22,7 @@ impl History {
         let used =
             free.iter().copied().find(|slot| self.hosts[host].held[*slot].is_some_and(|held| held != volume));
         let Some(slot) = used.or_else(|| free.first().copied()) else { return };
-        self.slot_used_again |= used.is_some();
+        self.tally.slots_used_again += u64::from(used.is_some());
         let name = self.free_name(host);
         self.say(format!("attach {volume} to host {host}, slot {}, as {name}", SLOTS[slot]));
         let place = &mut self.hosts[host];
@@ -107,7 +107,7 @@ impl History {
     pub(crate) fn restart(&mut self) {
         let host = self.rng.usize(..HOSTS);
         self.say(format!("restart the driver of host {host}"));
-        self.restarts += 1;
+        self.tally.restarts += 1;
         self.restart_of(host);
     }
 
@@ -140,7 +140,7 @@ impl History {
             self.volumes[number].staged = None;
         }
         for (number, picture) in left {
-            self.power_cuts += 1;
+            self.tally.power_cuts += 1;
             let truth = &self.volumes[number];
             picture.put_on(&truth.disk);
             if truth.fs == FsType::Btrfs {
