@@ -194,6 +194,29 @@ fn two_disks_with_the_volume_s_mark_are_both_refused() {
     });
 }
 
+/// The volume's own disk may be the one that a pod still uses, and the free one a copy of it.
+#[test]
+fn a_free_copy_is_not_taken_for_the_volume_while_another_disk_with_its_mark_is_in_use() {
+    on_a_host(false, |host| async move {
+        let volume = unplaced(&host, "bs-1", FsType::Ext4);
+        let used = plugged(&host, "vdb", "UCLOUD_DISK_VDB", SMALL);
+        make(FsType::Ext4, &used, Some(FsUuid::of_disk(&volume.id)));
+        let image = host.path("images/copy");
+        used.copy_to(&image);
+        let copy = host.disk_of(&image);
+        host.plug("vdc", "UCLOUD_DISK_VDC", &copy);
+        let pod = host.path("kubelet/pods/left/mount");
+        mount(&used, &pod);
+        let (found, text) = reason(refused(&host.node(), &volume, &[&copy]).await);
+        assert!(matches!(found, UnplacedReason::Several { .. }), "{text}");
+        let named = format!("dev/vdb, which is in use (mounted on {}), all carry", pod.display());
+        assert!(text.contains(&named) && text.contains("dev/vdc and "), "{text}");
+        run("umount", &[pod.to_str().unwrap()]);
+        host.unplug("vdc");
+        volume.stage(&host.node()).await.unwrap();
+    });
+}
+
 #[test]
 fn a_size_in_the_context_rules_out_what_is_smaller_and_raw_use_is_refused() {
     on_a_host(false, |host| async move {

@@ -21,6 +21,7 @@ use super::linux::candidates::{Candidate, Seen, is_disk};
 use super::linux::device::OpenDevice;
 use super::linux::error::HostError;
 use super::linux::mountinfo::{Mounts, as_listed};
+use super::linux::probe::FoundFs;
 use super::linux::staged::{Backing, PathState};
 use super::linux::sysfs::Serial;
 use super::lookup::slot_of;
@@ -151,7 +152,7 @@ impl Node {
                 let doing = format!("cannot look at what is mounted on {}", request.staging_path.display());
                 Err(HostError::new(doing, error).into())
             }
-            Seen::NoFs | Seen::System | Seen::InUse(_) | Seen::TooSmall(_) => {
+            Seen::NoFs | Seen::System | Seen::InUse(..) | Seen::TooSmall(_) => {
                 occupied(format!("{fs} of {name}, which shows no superblock of it,"))
             }
         }
@@ -161,24 +162,30 @@ impl Node {
 /// The one disk that carries the mark of `volume`.
 fn choose(volume: &DiskId, candidates: Vec<Candidate>) -> Result<Arc<OpenDevice>, UnplacedReason> {
     let looked = looked(volume, &candidates);
-    let (mut ours, mut silent) = (Vec::new(), Vec::new());
+    let is_ours = |found: &FoundFs| found.uuid.mark(volume) == Mark::Ours;
+    let (mut ours, mut used, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     for candidate in candidates {
         match candidate.seen {
-            Seen::Fs(device, found) if found.uuid.mark(volume) == Mark::Ours => ours.push(device),
+            Seen::Fs(device, found) if is_ours(&found) => ours.push(device),
+            Seen::InUse(users, Some((device, found))) if is_ours(&found) => {
+                used.push(format!("{}, which is in use ({users}),", device.path().display()));
+            }
             // An error is no answer either.
             Seen::Silent | Seen::Failed(_) => silent.push(candidate.name),
-            Seen::Fs(..) | Seen::NoFs | Seen::System | Seen::InUse(_) | Seen::TooSmall(_) => {}
+            Seen::Fs(..) | Seen::NoFs | Seen::System | Seen::InUse(..) | Seen::TooSmall(_) => {}
         }
     }
     let names = || {
-        let names: Vec<_> = ours.iter().map(|device| device.path().display().to_string()).collect();
-        names.join(" and ")
+        let free = ours.iter().map(|device| device.path().display().to_string());
+        free.chain(used.iter().cloned()).collect::<Vec<_>>().join(" and ")
     };
-    match (ours.as_slice(), silent.is_empty()) {
-        ([device], true) => Ok(Arc::clone(device)),
-        ([] | [_], false) => Err(UnplacedReason::Silent { silent: silent.join(" and "), looked }),
-        ([], true) => Err(UnplacedReason::None { looked }),
-        ([_, _, ..], _) => Err(UnplacedReason::Several { names: names() }),
+    match (ours.as_slice(), used.is_empty(), silent.is_empty()) {
+        ([device], true, true) => Ok(Arc::clone(device)),
+        ([] | [_], true, false) | ([], false, false) => {
+            Err(UnplacedReason::Silent { silent: silent.join(" and "), looked })
+        }
+        ([], _, true) => Err(UnplacedReason::None { looked }),
+        ([_, ..], ..) => Err(UnplacedReason::Several { names: names() }),
     }
 }
 
@@ -198,7 +205,7 @@ fn looked(volume: &DiskId, candidates: &[Candidate]) -> String {
 fn shown(volume: &DiskId, seen: &Seen) -> String {
     match seen {
         Seen::System => "is the system disk".to_owned(),
-        Seen::InUse(users) => format!("is in use: {users}"),
+        Seen::InUse(users, _) => format!("is in use: {users}"),
         Seen::TooSmall(bytes) => format!("has only {bytes} bytes"),
         Seen::Fs(_, found) => match found.uuid.mark(volume) {
             Mark::Ours => format!("holds {} with the mark of this volume", found.kind),

@@ -46,8 +46,8 @@ pub struct Candidate {
 pub enum Seen {
     /// The system disk, by its serial. Not read.
     System,
-    /// By whom. Not read: what is in use is not free to be staged.
-    InUse(String),
+    /// By whom, so it is not free to be staged; and what is on it, for it could be the volume of which a free one is a copy.
+    InUse(String, Option<(Arc<OpenDevice>, FoundFs)>),
     /// With its size in bytes. Not read.
     TooSmall(u64),
     /// An open disk with a file system.
@@ -58,6 +58,17 @@ pub enum Seen {
     Silent,
     /// It answered with an error.
     Failed(String),
+}
+
+impl Seen {
+    /// What the look at a disk showed that is in use.
+    fn used_by(self, users: String) -> Self {
+        match self {
+            Self::Fs(device, found) => Self::InUse(users, Some((device, found))),
+            Self::NoFs => Self::InUse(users, None),
+            Self::System | Self::InUse(..) | Self::TooSmall(_) | Self::Silent | Self::Failed(_) => self,
+        }
+    }
 }
 
 /// Whether this is the kernel's name of a whole disk of the kinds that the cloud attaches: virtio or NVMe.
@@ -95,7 +106,7 @@ impl Host {
                 let seen = if is_system(&serial) {
                     Seen::System
                 } else if !users.is_empty() {
-                    Seen::InUse(users.join(", "))
+                    this.look_at(disk).await.used_by(users.join(", "))
                 } else if disk.size < at_least {
                     Seen::TooSmall(disk.size)
                 } else {
