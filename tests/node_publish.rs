@@ -4,8 +4,10 @@
 mod common;
 
 use std::fs;
+use std::future::Future as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::task::Poll;
 
 use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, file_systems, make, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
@@ -13,6 +15,7 @@ use csi_udisk::node::linux::format::is_installed;
 use csi_udisk::node::linux::mount::{UnmountError, binds_read_only_at_once};
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::{PublishError, StageError, UnstageError};
+use csi_udisk::progress::Progress;
 use csi_udisk::volume::{Adoption, FsType, Gib};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -446,6 +449,40 @@ fn what_is_certainly_another_volume_is_not_unmounted() {
             two.unstage(&node).await.unwrap();
         });
     }
+}
+
+/// Two attachments may name one slot, when one of them is old. A bound device node holds nothing, so the lock must keep
+/// the two apart until the list of mounts can tell.
+#[test]
+fn two_volumes_that_are_staged_on_one_disk_at_once_do_not_both_get_it() {
+    on_a_host(false, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        let raw = Volume::block(&host, "bs-1", "vdc", SMALL_GIB);
+        let formatted = Volume::fs(&host, "bs-2", FsType::Ext4, "vdc", SMALL_GIB);
+        let node = host.node();
+        let holder = fs::File::open(disk.device()).unwrap();
+        holder.lock().unwrap();
+        let before = disk.content();
+        let error = raw.stage(&node).await.unwrap_err();
+        assert!(matches!(error, StageError::Use(UseError::Held(_))), "{error}");
+        assert_eq!(mounts_at(&raw.staging), 0);
+        // Raw for somebody while a file system waits to be prepared.
+        let (other, progress) = (host.path("kubelet/bs-other"), Progress::default());
+        let mut staging = Box::pin(formatted.stage_telling(&node, &progress));
+        std::future::poll_fn(|context| {
+            assert!(staging.as_mut().poll(context).is_pending());
+            if progress.get().starts_with("waiting for the lock") { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        fs::write(&other, "").unwrap();
+        host.own_node("vdb", &disk);
+        run("mount", &["--bind", host.path("dev/vdb").to_str().unwrap(), other.to_str().unwrap()]);
+        drop(holder);
+        let error = staging.await.unwrap_err();
+        assert!(matches!(error, StageError::Use(UseError::InUse { .. })), "{error}");
+        assert!(error.to_string().contains(other.to_str().unwrap()), "{error}");
+        assert!(disk.content() == before);
+    });
 }
 
 /// A copy that is only read keeps the mark of the disk that it was copied from.

@@ -6,7 +6,7 @@
 use super::linux::look::Seen;
 use super::linux::note::PLACE;
 use super::linux::probe::Content;
-use crate::volume::{DiskId, FormatNote, FoundNote, FsType};
+use crate::volume::{Adoption, DiskId, FormatNote, FoundNote, FsType, VolumeContext};
 
 /// Why a disk with a note is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,13 @@ pub enum NoteRefused {
          Nothing was changed"
     )]
     Block(FsType),
+    #[error(
+        "it holds, at byte {PLACE}, the note of this driver that {fs} was being made on it for UDisk {disk}: this is the wrong disk, \
+         or a copy made outside Kubernetes, and {adoption}. It was not given out as a raw block volume, nor changed. If you made \
+         this copy, give its PersistentVolume the volume attribute {key}: \"{disk}\"",
+        key = VolumeContext::ADOPT
+    )]
+    OtherAsBlock { fs: FsType, disk: DiskId, adoption: Adoption },
     #[error(
         "its {fs} was being made for UDisk {disk}, says a note of this driver, and may lack parts: this is the wrong disk, or a \
          copy that was made too early. It was neither mounted nor changed"
@@ -91,11 +98,17 @@ fn whole(seen: &Seen) -> Result<(), NoteRefused> {
     }
 }
 
-/// Whether the disk of `volume` may become a raw block device.
-pub fn raw(volume: &DiskId, note: &FoundNote) -> Result<(), NoteRefused> {
-    match own(volume, note) {
-        Some(note) => Err(NoteRefused::Block(note.fs)),
-        None => Ok(()),
+/// Whether the disk of `volume` may become a raw block device. Another's note says whose disk it is, like another's mark;
+/// and on that one's disk it would turn against what is written raw.
+pub fn raw(volume: &DiskId, note: &FoundNote, adoption: &Adoption) -> Result<(), NoteRefused> {
+    match note {
+        FoundNote::Note(note) if note.disk == *volume => Err(NoteRefused::Block(note.fs)),
+        FoundNote::Note(note) if adoption.mark() != Some(note.uuid()) => Err(NoteRefused::OtherAsBlock {
+            fs: note.fs,
+            disk: note.disk.clone(),
+            adoption: adoption.clone(),
+        }),
+        FoundNote::Note(_) | FoundNote::Damaged | FoundNote::None => Ok(()),
     }
 }
 
@@ -189,7 +202,11 @@ mod tests {
         ] {
             assert_eq!(decide(&note, FsType::Ext4, content, true), Ok(None));
         }
-        assert_eq!(raw(&disk("bs-1"), &FoundNote::Note(note.clone())), Ok(()));
+        let raw = |adoption: &Adoption| raw(&disk("bs-1"), &FoundNote::Note(note.clone()), adoption);
+        for adoption in [Adoption::Nothing, Adoption::parse("bs-3")] {
+            assert!(matches!(raw(&adoption), Err(NoteRefused::OtherAsBlock { .. })));
+        }
+        assert_eq!(raw(&Adoption::parse("bs-2")), Ok(()));
         // Copied while it was being made.
         let content = found(FsType::Ext4, note.uuid());
         let refused = Err(NoteRefused::Copy { fs: FsType::Ext4, disk: disk("bs-2") });
@@ -207,9 +224,10 @@ mod tests {
             let refused = Err(NoteRefused::ReadOnly(FsType::Btrfs));
             assert_eq!(again(&disk("bs-1"), FsType::Btrfs, true, &seen), refused);
         }
-        assert_eq!(raw(&disk("bs-1"), &note), Err(NoteRefused::Block(FsType::Btrfs)));
+        let raw = |note: &FoundNote| raw(&disk("bs-1"), note, &Adoption::parse("bs-1"));
+        assert_eq!(raw(&note), Err(NoteRefused::Block(FsType::Btrfs)));
         for none in [FoundNote::Damaged, FoundNote::None] {
-            assert_eq!(raw(&disk("bs-1"), &none), Ok(()));
+            assert_eq!(raw(&none), Ok(()));
         }
     }
 }

@@ -180,7 +180,7 @@ impl Node {
         };
         drop(waiting);
         match request.capability.access.clone() {
-            Access::Block => self.stage_block(request, located.device).await,
+            Access::Block => self.stage_block(request, located.device, progress).await,
             Access::Mount(access) => self.stage_fs(request, access, located, progress).await,
         }
     }
@@ -189,37 +189,48 @@ impl Node {
         &self,
         request: StageRequest,
         device: Arc<OpenDevice>,
+        progress: &Progress,
     ) -> Result<Staged, StageError> {
-        let host = self.host.clone();
-        self.host
-            .calls
-            .run(move || {
-                let file = paths::block_file(&request.staging_path, &request.volume);
-                let backing = Backing::Block(device.number());
-                let mount = match make_free(&host, &as_listed(&file), backing)? {
-                    At::Volume(mount) => mount,
-                    At::Free => {
-                        device.prove_unused()?;
-                        prove_not_shown(&host, &device)?;
-                        let cannot = |error| cannot_read(&device, error);
-                        let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
-                        let content = probe_fs(device.as_ref()).map_err(cannot)?;
-                        plan::plan_block(&request.volume, content, &request.volume_context.adoption)
-                            .map_err(refused)?;
-                        let note = note::read(device.as_ref()).map_err(cannot)?;
-                        noted::raw(&request.volume, &note).map_err(|reason| refused(reason.into()))?;
-                        mount::make_file(&file)?;
-                        device.prove_unchanged()?;
-                        mount::bind(device.path(), &file).map_err(StageError::Mount)?;
-                        let mount = prove_mounted(&host, &as_listed(&file), backing)?;
-                        info!(volume = %request.volume, device = %device.path().display(), "staged as a block device");
-                        mount
-                    }
-                };
-                Ok(Staged { source: as_listed(&file), backing, read_only: mount.read_only() })
-            })
-            .await
+        let file = paths::block_file(&request.staging_path, &request.volume);
+        let backing = Backing::Block(device.number());
+        let (host, at) = (self.host.clone(), file.clone());
+        let mount = match self.host.calls.run(move || make_free(&host, &as_listed(&at), backing)).await? {
+            At::Volume(mount) => mount,
+            At::Free => {
+                // Nothing else keeps a raw device from a volume that is being staged on the same one.
+                progress.set(format!("waiting for the lock on {}", device.path().display()));
+                self.host.hold(&device).await?;
+                let (host, at) = (self.host.clone(), file.clone());
+                self.host.calls.run(move || bind_device(&host, &request, &device, &at)).await?
+            }
+        };
+        let source = self.host.calls.run(move || as_listed(&file)).await;
+        Ok(Staged { source, backing, read_only: mount.read_only() })
     }
+}
+
+/// Binds a device whose lock is held to `file`, if its content does not show that it is another volume's. Blocking.
+fn bind_device(
+    host: &Host,
+    request: &StageRequest,
+    device: &OpenDevice,
+    file: &Path,
+) -> Result<Mount, StageError> {
+    device.prove_unused()?;
+    prove_not_shown(host, device)?;
+    let cannot = |error| cannot_read(device, error);
+    let refused = |reason| StageError::Content { device: device.path().to_owned(), reason };
+    let adoption = &request.volume_context.adoption;
+    let content = probe_fs(device).map_err(cannot)?;
+    plan::plan_block(&request.volume, content, adoption).map_err(refused)?;
+    let note = note::read(device).map_err(cannot)?;
+    noted::raw(&request.volume, &note, adoption).map_err(|reason| refused(reason.into()))?;
+    mount::make_file(file)?;
+    device.prove_unchanged()?;
+    mount::bind(device.path(), file).map_err(StageError::Mount)?;
+    let mount = prove_mounted(host, &as_listed(file), Backing::Block(device.number()))?;
+    info!(volume = %request.volume, device = %device.path().display(), "staged as a block device");
+    Ok(mount)
 }
 
 pub(super) fn cannot_read(device: &OpenDevice, error: io::Error) -> HostError {

@@ -229,12 +229,14 @@ impl Node {
     }
 
     async fn look(&self, device: &Arc<OpenDevice>) -> Result<Seen, StageError> {
-        let device = Arc::clone(device);
+        let (host, device) = (self.host.clone(), Arc::clone(device));
         self.host
             .calls
             .run(move || {
                 device.prove_unchanged()?;
                 device.prove_unused()?;
+                // Once more: it may have been given out raw while its lock was waited for.
+                prove_not_shown(&host, &device)?;
                 // A raw block volume may have one: kubelet makes it to hold the device.
                 device.prove_no_loop()?;
                 Ok(look(device.as_ref()).map_err(|error| cannot_read(&device, error))?)

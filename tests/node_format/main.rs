@@ -22,7 +22,7 @@ use csi_udisk::node::linux::remains::Foreign;
 use csi_udisk::node::noted::NoteRefused;
 use csi_udisk::node::plan::ContentRefused;
 use csi_udisk::node::{Node, StageError};
-use csi_udisk::volume::{Access, BlankSectors, DiskId, FormatNote, FoundNote, FsType, Gib};
+use csi_udisk::volume::{Access, Adoption, BlankSectors, DiskId, FormatNote, FoundNote, FsType, Gib};
 
 const MIB: u64 = 1 << 20;
 
@@ -383,8 +383,15 @@ fn beneath_a_note_nothing_is_staged_read_only_or_raw() {
             volume.unstage(&node).await.unwrap();
             volume.clone().reader().stage(&node).await.unwrap();
             volume.unstage(&node).await.unwrap();
-            // Another's note is data of a raw volume like any other.
+            // Another's note is as good as its mark: what is written here would be removed as remains.
             put(&disk, &FormatNote { disk: DiskId::parse("bs-other").unwrap(), fs });
+            let error = refused(&node, &raw, &disk).await;
+            let other = matches!(
+                &error,
+                StageError::Content { reason: ContentRefused::Noted(NoteRefused::OtherAsBlock { .. }), .. }
+            );
+            assert!(other && error.to_string().contains("adoptMarkOf: \"bs-other\""), "{error}");
+            raw.volume_context.adoption = Adoption::parse("bs-other");
             raw.stage(&node).await.unwrap();
         });
     }
