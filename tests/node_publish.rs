@@ -451,6 +451,42 @@ fn what_is_certainly_another_volume_is_not_unmounted() {
     }
 }
 
+/// A driver that was stopped between the unmount and its answer is asked to unstage again, and goes by the mark. A copy
+/// that another volume uses carries it too.
+#[test]
+fn a_copy_that_another_volume_uses_keeps_no_volume_from_being_unstaged() {
+    for block in [false, true] {
+        on_a_host(true, |host| async move {
+            let disk = plugged(&host, "vdb", "vdc");
+            let original = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+            let node = host.node();
+            original.stage(&node).await.unwrap();
+            original.unstage(&node).await.unwrap();
+            let image = host.path("images/copy");
+            disk.copy_to(&image);
+            host.plug("vdc", "UCLOUD_DISK_VDD", &host.disk_of(&image));
+            let mut copy = match block {
+                true => Volume::block(&host, "bs-2", "vdd", Gib::new(1)),
+                false => Volume::fs(&host, "bs-2", FsType::Ext4, "vdd", Gib::new(1)).reader(),
+            };
+            copy.volume_context.adoption = Adoption::parse(original.id.as_str());
+            copy.publish(&node, true).await.unwrap();
+            original.unstage(&host.node()).await.unwrap();
+            // The volume itself, mounted elsewhere, is not about to be let go.
+            let elsewhere = Volume { staging: host.staging("elsewhere"), ..original.clone() };
+            elsewhere.stage(&node).await.unwrap();
+            let error = original.unstage(&host.node()).await.unwrap_err().to_string();
+            assert!(error.contains("mounted on") && error.contains("elsewhere"), "{error}");
+            assert!(!error.contains("bs-2"), "{error}");
+            elsewhere.unstage(&node).await.unwrap();
+            // What keeps the copy from being written is still there.
+            assert_eq!(run("blockdev", &["--getro", host.path("dev/vdc").to_str().unwrap()]).trim(), "1");
+            copy.unpublish(&node).await.unwrap();
+            copy.unstage(&node).await.unwrap();
+        });
+    }
+}
+
 /// Two attachments may name one slot, when one of them is old. A bound device node holds nothing, so the lock must keep
 /// the two apart until the list of mounts can tell.
 #[test]

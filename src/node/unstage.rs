@@ -63,8 +63,7 @@ impl Node {
             // Unmounted before, perhaps by a driver that was then stopped: the mark on the disk still tells.
             None => {
                 let devices = self.host.marked(&volume).await?;
-                self.prove_unmounted(devices.clone()).await?;
-                devices
+                self.to_wait_for(&volume, devices).await?
             }
         };
         for device in devices {
@@ -81,16 +80,30 @@ impl Node {
         Ok(())
     }
 
-    /// What is mounted elsewhere on this host is not about to be let go.
-    async fn prove_unmounted(&self, devices: Vec<BlockDevice>) -> Result<(), UnstageError> {
-        let host = self.host.clone();
-        let elsewhere = move || {
+    /// Of the disks that carry the volume's mark, those that are about to be let go. What is mounted elsewhere on this host
+    /// is not; but copies that other volumes use are not this volume's matter.
+    async fn to_wait_for(
+        &self,
+        volume: &DiskId,
+        marked: Vec<BlockDevice>,
+    ) -> Result<Vec<BlockDevice>, UnstageError> {
+        let (host, volume) = (self.host.clone(), volume.clone());
+        let look = move || {
             let mounts = Mounts::read()?;
-            let of_device = |device: &BlockDevice| host.others_of(&mounts, device.number, &[]);
-            Ok::<_, HostError>(devices.iter().flat_map(of_device).collect::<Vec<_>>())
+            let (mut devices, mut elsewhere) = (Vec::new(), Vec::new());
+            for device in marked {
+                let shows = |mount: &&Mount| host.backing(mount).device() == Some(device.number);
+                let shown: Vec<&Mount> = mounts.iter().filter(shows).collect();
+                if shown.is_empty() {
+                    devices.push(device);
+                } else if !is_copy(&host, &shown, &volume) {
+                    elsewhere.extend(shown.iter().map(|mount| mount.mount_point.clone()));
+                }
+            }
+            Ok::<_, HostError>((devices, elsewhere))
         };
-        let paths = self.host.calls.run(elsewhere).await?;
-        if paths.is_empty() { Ok(()) } else { Err(UnstageError::Published(paths)) }
+        let (devices, elsewhere) = self.host.calls.run(look).await?;
+        if elsewhere.is_empty() { Ok(devices) } else { Err(UnstageError::Published(elsewhere)) }
     }
 
     /// Unmounts. Which devices that leaves to wait for is noted first, for the mounts that tell will be gone.
@@ -132,6 +145,19 @@ impl Node {
         mount::remove_mount_point(&file)?;
         info!(volume = %request.volume, path = %directory.display(), "unstaged");
         Ok(())
+    }
+}
+
+/// Whether the mounts of a disk with the mark of `volume` show that it is a copy in the hands of another volume: given out
+/// raw under that one's name, or only read, for a copy that is written gets a mark of its own. And should it be this
+/// volume after all, a disk that is only read loses nothing.
+fn is_copy(host: &Host, mounts: &[&Mount], volume: &DiskId) -> bool {
+    let raw = |mount: &&&Mount| matches!(host.backing(mount), Backing::Block(_));
+    let mut owners =
+        mounts.iter().filter(raw).filter_map(|mount| paths::staged_volume(&mount.mount_point)).peekable();
+    match owners.peek() {
+        Some(_) => owners.all(|owner| owner != *volume),
+        None => mounts.iter().all(|mount| mount.fs_read_only()),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Host;
 use super::device::{OpenDevice, OpenError, UseError, open_exclusive};
 use super::error::{Doing as _, HostError};
+use super::mountinfo::Mounts;
 use super::probe::probe_fs;
 use super::sysfs::{BlockDevice, Serial};
 use crate::volume::slot::SERIAL_PREFIX;
@@ -57,6 +58,8 @@ impl Host {
                     return Ok(());
                 }
                 match open_exclusive(opened.path()) {
+                    // No use of a raw device claims it.
+                    Ok(_claim) if !this.others_of(&Mounts::read()?, device.number, &[]).is_empty() => Ok(()),
                     Ok(_claim) => opened.take_writes(),
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
                     Err(error) => Err(error).doing("open", opened.path()),
