@@ -218,7 +218,10 @@ fn contradicts(change: &Change, reading: Option<&Disk>) -> bool {
     match change {
         Change::Created => false,
         Change::Attached(host) => {
-            disk.status == DiskStatus::Available || (bound && disk.host.as_ref().is_some_and(|h| h != host))
+            // Also on its way off another host: it must have left that one before.
+            let elsewhere = bound || disk.status == DiskStatus::Detaching;
+            disk.status == DiskStatus::Available
+                || (elsewhere && disk.host.as_ref().is_some_and(|h| h != host))
         }
         Change::Detached(host) => bound && disk.host.as_ref().is_none_or(|h| h == host),
         Change::Grown(size) => disk.size < *size,
@@ -255,6 +258,8 @@ mod tests {
             (Change::Attached(a()), Some(&used), false),
             (Change::Attached(a()), Some(&going), false),
             (Change::Attached(host("uhost-b")), Some(&used), true),
+            // It cannot be on its way off the host that it had left before.
+            (Change::Attached(host("uhost-b")), Some(&going), true),
             (Change::Detached(a()), Some(&used), true),
             (Change::Detached(a()), Some(&going), false),
             (Change::Detached(a()), Some(&free), false),
