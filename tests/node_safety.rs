@@ -388,6 +388,19 @@ fn odd_paths_are_refused() {
         let error = volume.unpublish(&node).await.unwrap_err().to_string();
         assert!(error.contains(target.to_str().unwrap()) && error.contains("not empty"), "{error}");
         assert!(target.join("left").exists());
+        // A link to the volume, where the directories below it would be made.
+        let link = host.path("kubelet/link");
+        std::os::unix::fs::symlink(&volume.staging, &link).unwrap();
+        volume.stage(&node).await.unwrap();
+        for below in ["pod", "made/for/pod"] {
+            volume.target = link.join(below);
+            let error = volume.publish(&node, false).await.unwrap_err().to_string();
+            assert!(error.contains("neither can be in the other"), "{error}");
+        }
+        let found: Vec<_> =
+            fs::read_dir(&volume.staging).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(found, ["lost+found"]);
+        volume.unstage(&node).await.unwrap();
         volume.staging = host.path("kubelet/../kubelet");
         assert!(volume.stage(&node).await.unwrap_err().to_string().contains("upwards"));
     });

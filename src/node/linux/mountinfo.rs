@@ -214,6 +214,8 @@ pub fn as_listed(path: &Path) -> PathBuf {
     };
     match fs::canonicalize(parent) {
         Ok(parent) => parent.join(OsStr::from_bytes(name.as_bytes())),
+        // It will be made where what is above it leads.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => as_listed(parent).join(name),
         Err(_) => path.to_owned(),
     }
 }
