@@ -54,6 +54,32 @@ fn other_content_is_named_and_left_alone() {
     });
 }
 
+/// A pod may keep images of other disks in its files, and where those end up on the disk is nobody's choice.
+#[test]
+fn what_a_pod_stores_does_not_make_its_volume_something_else() {
+    on_a_host(false, |host| async move {
+        let disk = host.disk("a", 64 * MIB);
+        host.plug("vdb", "UCLOUD_DISK_VDC", &disk);
+        let volume = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(0));
+        make(FsType::Ext4, disk.device(), Some(&FsUuid::of_disk(&volume.id).to_string()));
+        let node = host.node();
+        volume.stage(&node).await.unwrap();
+        // In each KiB what begins a block of a ZFS label, and in each block what a RAID member has near its end.
+        let mut block = [0; 4096];
+        for part in block.chunks_mut(1024) {
+            part[..8].copy_from_slice(&0x00ba_b10c_u64.to_le_bytes());
+        }
+        block[..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
+        // As many as there is room for.
+        let mut file = fs::File::create(volume.staging.join("images")).unwrap();
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        drop(file);
+        volume.unstage(&node).await.unwrap();
+        volume.stage(&node).await.unwrap();
+        volume.unstage(&node).await.unwrap();
+    });
+}
+
 #[test]
 fn a_file_system_other_than_the_wanted_one_is_named_and_left_alone() {
     let here = file_systems();

@@ -102,10 +102,15 @@ pub enum Content {
 /// Reads the places where signatures live. An error of a single read is an error: half-seen is not seen.
 pub fn probe(disk: &dyn ReadAt) -> io::Result<Content> {
     let head = read(disk, 0, HEAD)?;
-    if let Some(name) = signature::wrapper(disk, &head)? {
+    let found: Vec<FoundFs> = [ext(&head), xfs(&head), btrfs(&head)].into_iter().flatten().collect();
+    // One with a mark was made on a blank disk, so nothing in it is older.
+    let files = match found.as_slice() {
+        [fs] if fs.uuid.is_mark() => fs.size,
+        _ => 0,
+    };
+    if let Some(name) = signature::wrapper(disk, &head, files)? {
         return Ok(Content::Other(name.to_owned()));
     }
-    let found: Vec<FoundFs> = [ext(&head), xfs(&head), btrfs(&head)].into_iter().flatten().collect();
     Ok(match found.as_slice() {
         [] => match (unfinished(&head), signature::other(&head)) {
             (Some(kind), _) => Content::Unfinished(kind),

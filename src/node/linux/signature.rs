@@ -25,21 +25,25 @@ const BCACHEFS: [u8; 16] =
 /// At the beginning of each of the ring of blocks in a ZFS label, in the byte order of its maker.
 const UBERBLOCK: [u64; 2] = [0x00ba_b10c, 0x0cb1_ba00_0000_0000];
 const ZFS_LABEL: u64 = 256 * KIB;
+/// No file system has files before this.
+const FIRST_FILE: u64 = 16 * KIB;
 /// Where the second header of LUKS2 is, by the size of the first.
 pub(super) const LUKS2_SECOND: [u64; 9] =
     [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB, 2048 * KIB, 4096 * KIB];
 
-/// What wraps other content: a file system found beside it must not be mounted directly.
-pub(super) fn wrapper(disk: &dyn ReadAt, head: &[u8]) -> io::Result<Option<&'static str>> {
-    let found = [at_start(head), luks2(disk)?, zfs(disk)?, at_end(disk)?];
+/// What wraps other content: a file system found beside it must not be mounted directly. Up to `files` the disk holds the
+/// files of a file system, and they may hold anything.
+pub(super) fn wrapper(disk: &dyn ReadAt, head: &[u8], files: u64) -> io::Result<Option<&'static str>> {
+    let free = |place: u64| place < FIRST_FILE || place >= files;
+    let found = [at_start(head, free), luks2(disk, free)?, zfs(disk, free)?, at_end(disk, free)?];
     Ok(found.into_iter().flatten().next())
 }
 
-fn at_start(head: &[u8]) -> Option<&'static str> {
+fn at_start(head: &[u8], free: impl Fn(u64) -> bool) -> Option<&'static str> {
     let lvm = (0..4)
         .map(|sector| sector * SECTOR)
         .any(|label| at(head, label, b"LABELONE") && at(head, label + 24, b"LVM2 001"));
-    let swap = [4096usize, 8192, 16384, 65536].iter().any(|page| {
+    let swap = [4096usize, 8192, 16384, 65536].iter().filter(|page| free(**page as u64 - 10)).any(|page| {
         [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND\0", b"S2SUSPEND\0", b"ULSUSPEND\0", b"LINHIB0001"]
             .iter()
             .any(|word| at(head, page - 10, *word))
@@ -68,8 +72,8 @@ fn is_md(bytes: &[u8], offset: usize) -> bool {
 }
 
 /// The second header alone: the first may be lost.
-fn luks2(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
-    for offset in LUKS2_SECOND {
+fn luks2(disk: &dyn ReadAt, free: impl Fn(u64) -> bool) -> io::Result<Option<&'static str>> {
+    for offset in LUKS2_SECOND.into_iter().filter(|offset| free(*offset)) {
         if at(&read(disk, offset, SECTOR)?, 0, b"SKUL\xba\xbe") {
             return Ok(Some(LUKS));
         }
@@ -78,14 +82,19 @@ fn luks2(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
 }
 
 /// Two labels at the start and two at the end, so that one is left when partitions were made over the others.
-fn zfs(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
+fn zfs(disk: &dyn ReadAt, free: impl Fn(u64) -> bool) -> io::Result<Option<&'static str>> {
     let whole = disk.size() / ZFS_LABEL * ZFS_LABEL;
     let Some(third) = whole.checked_sub(2 * ZFS_LABEL) else {
         return Ok(None);
     };
     for label in [0, ZFS_LABEL, third, third + ZFS_LABEL] {
-        let ring = read(disk, label + ZFS_LABEL / 2, 128 * 1024)?;
-        if (0..128).any(|block| UBERBLOCK.contains(&le64(&ring, block * 1024))) {
+        let start = label + ZFS_LABEL / 2;
+        let mut blocks = (0..128).filter(|block| free(start + *block as u64 * KIB)).peekable();
+        if blocks.peek().is_none() {
+            continue;
+        }
+        let ring = read(disk, start, 128 * 1024)?;
+        if blocks.any(|block| UBERBLOCK.contains(&le64(&ring, block * 1024))) {
             return Ok(Some(ZFS));
         }
     }
@@ -93,14 +102,18 @@ fn zfs(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
 }
 
 /// What keeps its description, or a copy of it, at the end of the disk.
-fn at_end(disk: &dyn ReadAt) -> io::Result<Option<&'static str>> {
+fn at_end(disk: &dyn ReadAt, free: impl Fn(u64) -> bool) -> io::Result<Option<&'static str>> {
     const TAIL: usize = 128 * 1024;
     let size = disk.size();
     let Some(start) = size.checked_sub(TAIL as u64) else {
         return Ok(None);
     };
+    if !free(size - 1) {
+        return Ok(None);
+    }
     let tail = read(disk, start, TAIL)?;
     let index = |offset: u64| offset.checked_sub(start).and_then(|o| usize::try_from(o).ok());
+    let index = |offset: u64| index(offset).filter(|_| free(offset));
     let is = |offset: u64, magic: &[u8]| index(offset).is_some_and(|o| at(&tail, o, magic));
     // Version 0.90 at the last 64 KiB boundary that leaves 64 KiB; version 1.0 at 8 KiB before the end, to 4 KiB.
     let old = (size & !0xffff).saturating_sub(0x10000);
@@ -151,6 +164,7 @@ mod tests {
     use super::super::probe::tests::TestDisk;
     use super::super::probe::{Content, probe};
     use super::*;
+    use crate::volume::{DiskId, FsUuid};
 
     const GIB: u64 = 1 << 30;
 
@@ -199,6 +213,45 @@ mod tests {
             let label = sector * 512;
             let disk = TestDisk::blank(GIB).with(label, b"LABELONE").with(label + 24, b"LVM2 001");
             assert_eq!(probe(&disk).unwrap(), Content::Other(LVM.to_owned()), "{label}");
+        }
+    }
+
+    /// Files of pods that hold images of other disks, among them such as fill the volume.
+    #[test]
+    fn what_a_volume_s_own_files_hold_wraps_nothing() {
+        let uuid = |id: &str| FsUuid::of_disk(&DiskId::parse(id).unwrap());
+        // 262144 blocks of 4 KiB.
+        let ext = |uuid: FsUuid, blocks: u32| {
+            TestDisk::blank(GIB)
+                .with(1024 + 4, &blocks.to_le_bytes())
+                .with(1024 + 0x18, &[2])
+                .with(1024 + 0x38, &[0x53, 0xef])
+                .with(1024 + 0x5c, &[4])
+                .with(1024 + 0x68, &uuid.bytes())
+        };
+        let (md, zfs) = (&MD.to_le_bytes(), &UBERBLOCK[0].to_le_bytes());
+        let files: [(u64, &[u8]); 7] = [
+            (16 * KIB, b"SKUL\xba\xbe"),
+            (4096 * KIB, b"SKUL\xba\xbe"),
+            (65526, b"SWAPSPACE2"),
+            (128 * KIB, zfs),
+            (GIB - 128 * KIB, zfs),
+            (GIB - 0x10000, md),
+            (GIB - 512, b"EFI PART"),
+        ];
+        for (offset, bytes) in files {
+            let is_fs = |disk: TestDisk| matches!(probe(&disk.with(offset, bytes)).unwrap(), Content::Fs(_));
+            assert!(is_fs(ext(uuid("bs-1"), 262_144)), "{offset}");
+            // Somebody else's may be older than what wraps it.
+            assert!(!is_fs(ext(FsUuid::from_bytes([7; 16]), 262_144)), "{offset}");
+            // What lies behind it is not its own.
+            assert_eq!(is_fs(ext(uuid("bs-1"), 2048)), offset < 8 << 20, "{offset}");
+        }
+        for (offset, bytes) in
+            [(0, &b"LUKS\xba\xbe"[..]), (4096, md), (4086, b"SWAPSPACE2"), (512, b"EFI PART")]
+        {
+            let disk = ext(uuid("bs-1"), 262_144).with(offset, bytes);
+            assert!(matches!(probe(&disk).unwrap(), Content::Other(_)), "{offset}");
         }
     }
 
