@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Disk, TestHost, Volume, file_systems, on_a_host, run, skip};
+use csi_udisk::csi::status::Code;
+use csi_udisk::csi::status::node::NodeError as _;
 use csi_udisk::node::linux::format;
 use csi_udisk::node::linux::grow::GrowError;
 use csi_udisk::node::linux::mountinfo::Mounts;
@@ -462,7 +464,16 @@ fn a_disk_that_the_cloud_sees_elsewhere_is_refused() {
         // What the other driver mounted counts only as far as the cloud agrees.
         mounted_by_the_other_driver(&volume, &disk);
         let error = volume.stage(&asking(&host, &elsewhere)).await.unwrap_err();
-        assert!(matches!(error, StageError::Lookup(LookupError::Elsewhere { .. })), "{error}");
+        // A final code would make kubelet forget the mount.
+        assert_eq!(error.code(), Code::Aborted, "{error}");
+        let StageError::StillMounted { path, error } = error else { panic!("{error}") };
+        assert_eq!(path, volume.staging);
+        assert!(matches!(*error, StageError::Lookup(LookupError::Elsewhere { .. })), "{error}");
+        let error = volume.publish(&asking(&host, &elsewhere), false).await.unwrap_err();
+        assert_eq!(error.code(), Code::Aborted, "{error}");
+        let unbound = Volume { target: host.target("unbound"), ..volume.clone() };
+        let error = unbound.publish(&asking(&host, &elsewhere), false).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
         let _other = plugged(&host, "vdd", "UCLOUD_DISK_VDD", SMALL);
         let error = volume.stage(&asking(&host, &Told::new("uhost-here", "vdd", 0))).await.unwrap_err();
         assert!(matches!(error, StageError::Occupied { .. }), "{error}");

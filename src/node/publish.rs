@@ -98,7 +98,13 @@ impl Node {
         // What is dead at the target would keep the disk, if that is back, from being staged.
         let (host, target) = (self.host.clone(), as_listed(&request.target_path));
         self.host.calls.run(move || stage::take_away_the_dead(&host, &target)).await?;
-        let staged = self.ensure_staged(stage, progress).await?;
+        let staged = match self.ensure_staged(stage, progress).await {
+            Ok(staged) => staged,
+            Err(error) => {
+                let target = request.target_path.clone();
+                return Err(self.with_what_is_left(error, vec![target]).await.into());
+            }
+        };
         progress.set(format!("binding to {}", request.target_path.display()));
         let host = self.host.clone();
         self.host.calls.run(move || bind(&host, &request, &staged)).await

@@ -104,6 +104,9 @@ pub enum StageError {
     Mount(HostError),
     #[error("what was mounted on {path} is not the disk that was checked; it was unmounted again", path = .0.display())]
     MountedOther(PathBuf),
+    /// Its caller must not take it that nothing is there, and detach the disk.
+    #[error("{error}. A disk is mounted on {path} since an earlier call", path = .path.display())]
+    StillMounted { path: PathBuf, error: Box<StageError> },
     #[error(transparent)]
     MountPoint(#[from] PathError),
     #[error(transparent)]
@@ -153,9 +156,37 @@ impl Node {
     /// Stages a volume. Where that was done already, it proves that it still holds.
     pub async fn stage(&self, request: StageRequest, progress: &Progress) -> Result<(), StageError> {
         let volume = request.volume.clone();
-        let outcome = self.ensure_staged(request, progress).await.map(drop);
+        let file = paths::block_file(&request.staging_path, &volume);
+        let left = [request.staging_path.clone(), file];
+        let outcome = match self.ensure_staged(request, progress).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.with_what_is_left(error, left.into()).await),
+        };
         self.failures.note(&volume, "NodeStageVolume", &outcome);
         outcome
+    }
+
+    /// An error of a time before the list of mounts was looked at says what one of `paths` shows.
+    pub(super) async fn with_what_is_left(&self, error: StageError, paths: Vec<PathBuf>) -> StageError {
+        use StageError::{Locate, Lookup, Unplaced, Use};
+        if !matches!(error, Locate(_) | Lookup(_) | Unplaced(_) | Use(_)) {
+            return error;
+        }
+        let host = self.host.clone();
+        let look = move || {
+            let mounts = Mounts::read()?;
+            for path in paths.iter().map(|path| as_listed(path)) {
+                if let PathState::Live { .. } | PathState::Dead(_) = host.state_at(&mounts, &path)? {
+                    return Ok(Some(path));
+                }
+            }
+            Ok::<_, HostError>(None)
+        };
+        match self.host.calls.run(look).await {
+            Ok(Some(path)) => StageError::StillMounted { path, error: Box::new(error) },
+            // The first error says more than a second one.
+            Ok(None) | Err(_) => error,
+        }
     }
 
     pub(super) async fn ensure_staged(

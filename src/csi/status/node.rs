@@ -78,7 +78,10 @@ impl NodeError for StageError {
             Self::Check(error) => check(error),
             Self::GrowUnmounted(error) => grow(error),
             // The file system may be mounted by now.
-            Self::GrowMounted(_) | Self::MountedOther(_) | Self::Changed { .. } => Code::Aborted,
+            Self::GrowMounted(_)
+            | Self::MountedOther(_)
+            | Self::StillMounted { .. }
+            | Self::Changed { .. } => Code::Aborted,
             Self::MountPoint(error) => mount_point(error),
             Self::Unmount(error) => unmount(error),
             Self::Host(_) => Code::Unavailable,
