@@ -198,8 +198,8 @@ fn lookup(error: &LookupError) -> Code {
 
 fn in_use(error: &UseError) -> Code {
     match error {
-        UseError::InUse { .. } => Code::FailedPrecondition,
-        UseError::Exchanged(_) | UseError::Held(_) => Code::Aborted,
+        // Who uses it may be a mount of this very volume in a namespace that does not show here.
+        UseError::InUse { .. } | UseError::Exchanged(_) | UseError::Held(_) => Code::Aborted,
         UseError::Host(_) => Code::Unavailable,
     }
 }
@@ -273,6 +273,10 @@ mod tests {
             StageError::GrowMounted(GrowError::ReadOnly("/x".into())),
             StageError::MountedOther(PathBuf::from("/x")),
             StageError::Unmount(UnmountError::Busy(PathBuf::from("/x"))),
+            StageError::Use(UseError::InUse {
+                path: PathBuf::from("/dev/vdb"),
+                users: "by the system".into(),
+            }),
         ] {
             assert_eq!(error.status(&volume()).code(), tonic::Code::Aborted, "{error}");
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use csi_udisk::csi::proto::v1;
 use nix::mount::{MsFlags, mount as mount_fs};
-use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Ok as Fine};
+use tonic::Code::{Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Ok as Fine};
 
 use super::{Judge, NO_DISKS, Place, Row, capacity, huge, mode, mount, send, shown};
 use crate::csi::{self, AtNode, GIB};
@@ -72,7 +72,7 @@ const STAGE: &[Row<Stage>] = &[
     ("negative size", |r, _| set(&mut r.publish_context, "size", "-20"), InvalidArgument, "\"-20\""),
     ("size with unit", |r, _| set(&mut r.publish_context, "size", "20Gi"), InvalidArgument, "\"20Gi\""),
     ("size that overflows", |r, _| set(&mut r.publish_context, "size", "4294967296"), InvalidArgument, "\"4294967296\""),
-    ("device of another volume", |r, p| r.publish_context.clone_from(&p.context), FailedPrecondition, "volume"),
+    ("device of another volume", |r, p| r.publish_context.clone_from(&p.context), Aborted, "volume"),
 ];
 
 /// Spoils the request of the published volume, at another target.
@@ -92,7 +92,7 @@ const PUBLISH: &[Row<Publish>] = &[
     ("no staging path", |r, _| r.staging_target_path.clear(), InvalidArgument, "staging_target_path is required"),
     ("relative staging path", |r, _| r.staging_target_path = "staged".into(), InvalidArgument, "staging_target_path is \"staged\""),
     ("staging path of the root", |r, _| r.staging_target_path = "/".into(), InvalidArgument, "nothing can be mounted there"),
-    ("staging path that is a file", |r, p| r.staging_target_path = p.path("file"), FailedPrecondition, "not"),
+    ("staging path that is a file", |r, p| r.staging_target_path = p.path("file"), Aborted, "not"),
     ("target that is the staging path", |r, p| r.target_path = p.path("staged"), InvalidArgument, "neither can be in the other"),
     ("target that is the staging path by a link", |r, p| r.target_path = p.path("home/staged"), InvalidArgument, "neither can be in the other"),
     ("target in the volume", |r, p| r.target_path = p.path("staged/inside"), InvalidArgument, "neither can be in the other"),
@@ -103,7 +103,7 @@ const PUBLISH: &[Row<Publish>] = &[
     ("mode unknown", |r, _| r.volume_capability = Some(mode(0)), InvalidArgument, "access_mode is UNKNOWN"),
     ("file system ntfs", |r, _| r.volume_capability = Some(mount("ntfs", &[], "")), InvalidArgument, "fs_type is \"ntfs\""),
     ("other file system than is staged", |r, _| r.volume_capability = Some(mount("xfs", &[], "")), AlreadyExists, "unstage it first"),
-    ("block, and staged with a file system", |r, _| r.volume_capability = Some(csi::capability("block")), FailedPrecondition, "volume"),
+    ("block, and staged with a file system", |r, _| r.volume_capability = Some(csi::capability("block")), Aborted, "volume"),
     ("no context, and not staged", |r, p| { r.publish_context.clear(); r.staging_target_path = p.path("nothing") }, FailedPrecondition, "publish_context has no \"device\""),
     ("odd device", |r, _| set(&mut r.publish_context, "device", "vd/b"), InvalidArgument, "publish_context key \"device\""),
 ];
