@@ -217,16 +217,29 @@ fn contradicts(change: &Change, reading: Option<&Disk>) -> bool {
     let bound = matches!(disk.status, DiskStatus::InUse | DiskStatus::Attaching);
     match change {
         Change::Created => false,
+        // Also on its way off another host: it must have left that one before.
         Change::Attached(host) => {
-            // Also on its way off another host: it must have left that one before.
-            let elsewhere = bound || disk.status == DiskStatus::Detaching;
-            disk.status == DiskStatus::Available
-                || (elsewhere && disk.host.as_ref().is_some_and(|h| h != host))
+            is_free(&disk.status)
+                || ((bound || disk.status == DiskStatus::Detaching)
+                    && disk.host.as_ref().is_some_and(|h| h != host))
         }
         Change::Detached(host) => bound && disk.host.as_ref().is_none_or(|h| h == host),
         Change::Grown(size) => disk.size < *size,
         Change::Deleted => true,
-        Change::Bound => disk.status == DiskStatus::Available,
+        Change::Bound => is_free(&disk.status),
+    }
+}
+
+/// Whether this is a state of a disk that is on no host: one that was made a moment before it was attached, say.
+fn is_free(status: &DiskStatus) -> bool {
+    match status {
+        DiskStatus::Available
+        | DiskStatus::Initializing
+        | DiskStatus::Cloning
+        | DiskStatus::Restoring
+        | DiskStatus::RestoreFailed
+        | DiskStatus::Failed => true,
+        DiskStatus::InUse | DiskStatus::Attaching | DiskStatus::Detaching | DiskStatus::Other(_) => false,
     }
 }
 
@@ -258,6 +271,9 @@ mod tests {
             (Change::Attached(a()), Some(&used), false),
             (Change::Attached(a()), Some(&going), false),
             (Change::Attached(host("uhost-b")), Some(&used), true),
+            // Of the time when it was made.
+            (Change::Attached(a()), Some(&disk("bs-1", DiskStatus::Initializing)), true),
+            (Change::Bound, Some(&disk("bs-1", DiskStatus::Initializing)), true),
             // It cannot be on its way off the host that it had left before.
             (Change::Attached(host("uhost-b")), Some(&going), true),
             (Change::Detached(a()), Some(&used), true),
