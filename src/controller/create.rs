@@ -120,6 +120,18 @@ impl<C: Cloud> Create<'_, C> {
         Err(Unresolved::TimedOut { what: self.what.clone(), phase, waited: begun.elapsed(), source: None })
     }
 
+    /// What a young process was asked for it may send when another one leads already, which looked for it in vain. So it
+    /// leaves what nobody waits for any more to the next call.
+    fn is_left(&self) -> Option<Unresolved> {
+        let young = self.begun < self.controller.inner.recent.settled_at();
+        (young && self.progress.is_left()).then(|| Unresolved::TimedOut {
+            what: self.what.clone(),
+            phase: String::from("nobody waits for it any more, and another process may have been asked"),
+            waited: self.begun.elapsed(),
+            source: None,
+        })
+    }
+
     /// Waits until few look up names, so that the reads of disks which are made already do not wait behind a thousand
     /// look-ups.
     async fn turn(&self, phase: String) -> Result<SemaphorePermit<'_>, Unresolved> {
@@ -197,6 +209,9 @@ impl<C: Cloud> Create<'_, C> {
 
     async fn send(&self, (zone, rdma_cluster): (Zone, Option<String>)) -> Result<Volume, CreateError> {
         let inner = &self.controller.inner;
+        if let Some(left) = self.is_left() {
+            return Err(left.into());
+        }
         let parameters = &self.request.parameters;
         let new = NewDisk {
             zone,

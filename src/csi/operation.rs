@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::progress::Progress;
+use crate::progress::{Caller, Progress};
 
 /// Why a caller got no answer of the operation itself.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -98,7 +98,7 @@ impl Operations {
         F: Future<Output = T> + Send + 'static,
         W: FnOnce(Progress) -> F,
     {
-        let joined = self.join_or_start(operation, work)?;
+        let (joined, _caller) = self.join_or_start(operation, work)?;
         self.watch(joined, answer_by).await
     }
 
@@ -137,7 +137,7 @@ impl Operations {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join_or_start<T, F, W>(&self, operation: Operation, work: W) -> Result<Running, NoAnswer>
+    fn join_or_start<T, F, W>(&self, operation: Operation, work: W) -> Result<(Running, Caller), NoAnswer>
     where
         T: Clone + Send + Sync + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -148,14 +148,15 @@ impl Operations {
             if running.fingerprint == operation.fingerprint {
                 // What it does is logged under the request that started it.
                 tracing::debug!(age = ?running.since.elapsed(), "joins what runs: {}", running.what);
-                return Ok(running.clone());
+                return Ok((running.clone(), running.progress.caller()));
             }
             return Err(running.busy());
         }
         if self.stopping.is_cancelled() {
             return Err(NoAnswer::Stopping { what: operation.what });
         }
-        let progress = Progress::default();
+        let progress = Progress::of_operation();
+        let caller = progress.caller();
         let (sender, result) = watch::channel(None);
         let running = Running {
             what: operation.what,
@@ -184,7 +185,7 @@ impl Operations {
             }
             .in_current_span(),
         );
-        Ok(running)
+        Ok((running, caller))
     }
 
     async fn watch<T: Clone + Send + Sync + 'static>(

@@ -73,6 +73,28 @@ async fn a_process_that_has_just_started_finds_what_the_one_before_it_made() {
     let Err(CreateError::Unresolved(Unresolved::TimedOut { .. })) = late else { panic!("{late:?}") };
 }
 
+/// Its sidecars let go of the lease; those of the next process ask there.
+#[tokio::test(start_paused = true)]
+async fn a_young_process_makes_nothing_when_nobody_waits_for_it_any_more() {
+    let bench = Bench::young();
+    let progress = Progress::of_operation();
+    let create = || bench.controller.create(request("pvc-one"), soon(), &progress);
+    let caller = progress.caller();
+    let (made, ()) = tokio::join!(create(), async {
+        tokio::time::sleep(seconds(1)).await;
+        drop(caller);
+    });
+    assert!(matches!(made, Err(CreateError::Unresolved(Unresolved::TimedOut { .. }))), "{made:?}");
+    assert_eq!(bench.cloud.disks_named("pvc-one"), 0);
+
+    // One that asks again is served, and an older process goes on by itself: its callers come and go.
+    let caller = progress.caller();
+    let made = create().await.unwrap();
+    bench.delete(made.id.as_str()).await.unwrap();
+    drop(caller);
+    create().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_create_that_lasts_makes_nothing_in_place_of_what_was_deleted_meanwhile() {
     let bench = Bench::young();

@@ -84,6 +84,27 @@ async fn when_the_callers_time_is_over_the_task_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operation_knows_whether_somebody_waits_for_it() {
+    let operations = Operations::new();
+    let second = Duration::from_secs(1);
+    let work = |progress: Progress| async move {
+        let mut left = Vec::new();
+        for _ in 0..5 {
+            left.push(progress.is_left());
+            tokio::time::sleep(second).await;
+        }
+        left
+    };
+    let call = || operations.run(operation("bs-1", "create"), soon(), work);
+    assert!(tokio::time::timeout(second / 2, call()).await.is_err());
+    tokio::time::sleep(second).await;
+    // Two join, and one of them leaves again.
+    let (one, all) = tokio::join!(tokio::time::timeout(second, call()), call());
+    assert!(one.is_err());
+    assert_eq!(all.unwrap(), [false, true, false, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_caller_is_dropped_the_task_goes_on_and_keeps_its_key() {
     let operations = Operations::new();
     let finish = Arc::new(Notify::new());
