@@ -259,7 +259,7 @@ async fn ten_thousand_volumes_are_listed_in_one_reading() {
         loop {
             let deadline = Instant::now() + Duration::from_secs(600);
             let answer = world.controller.list(start.as_ref(), page, deadline).await.unwrap();
-            seen.extend(answer.volumes.into_iter().map(|status| status.volume.id));
+            seen.extend(answer.volumes.into_iter().map(|listed| listed.id().clone()));
             start = answer.next;
             if start.is_none() {
                 break;

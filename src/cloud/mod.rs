@@ -97,11 +97,25 @@ pub struct DiskFilter {
 }
 
 /// One page of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DiskPage {
     /// Disks for the filter in all pages, as the cloud counted at this call.
     pub total: usize,
-    pub disks: Vec<Disk>,
+    /// In the cloud's order, which a page is asked for by.
+    pub disks: Vec<Result<Disk, Unreadable>>,
+}
+
+/// A disk of a listing of which the cloud says something that this driver does not understand. One such disk must not
+/// hide all others; where it is and what it is, nobody knows.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    pub id: DiskId,
+    /// `None`: not even its name can be read.
+    pub name: Option<String>,
+    /// Whether anything readable says that it is a system disk.
+    pub is_boot: bool,
+    /// Says which field it is, and what is wrong with it.
+    pub source: Box<CloudError>,
 }
 
 /// A disk to be made.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk};
+use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, NewDisk, Unreadable};
 use crate::progress::Progress;
 use crate::volume::{DiskId, DiskName, FsType, Parameters, SizeRequest, TopologyRequirement, Zone};
 
@@ -155,15 +155,21 @@ impl<C: Cloud> Create<'_, C> {
         let begun = Instant::now();
         // No zone: an earlier try may have been for another node, in another zone.
         let filter = DiskFilter { name: Some(self.name.to_string()), ..DiskFilter::default() };
-        let mut disks = Vec::new();
-        let take = |disk: Disk| {
-            let ours = disk.name == self.name.as_str() && !disk.is_boot;
-            if ours && !inner.recent.deleted(&disk.id) {
-                disks.push(disk);
+        let (mut disks, mut hidden) = (Vec::new(), None);
+        let named = |name: &str, is_boot: bool| name == self.name.as_str() && !is_boot;
+        let take = |disk: Result<Disk, Unreadable>| match disk {
+            Ok(disk) => {
+                if named(&disk.name, disk.is_boot) && !inner.recent.deleted(&disk.id) {
+                    disks.push(disk);
+                }
+            }
+            Err(disk) => {
+                let may_be = disk.name.as_deref().is_none_or(|name| named(name, disk.is_boot));
+                hidden = hidden.take().or_else(|| may_be.then(|| pages::hides(disk)));
             }
         };
-        pages::disks(&*inner.cloud, &filter, self.deadline, take)
-            .await
+        let read = pages::disks(&*inner.cloud, &filter, self.deadline, take).await;
+        read.and_then(|()| hidden.map_or(Ok(()), Err))
             .map_err(|source| Unresolved::Unreadable { what: self.what.clone(), source })?;
         disks.sort_by_key(precedence);
         Ok(Listing { begun, disks })

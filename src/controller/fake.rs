@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cloud::{
     Attachment, Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, DiskPage, DiskStatus, Grown, Host,
-    HostPage, NewDisk, Outcome,
+    HostPage, NewDisk, Outcome, Unreadable,
 };
 use crate::volume::{DiskId, DiskType, Gib, HostId, HostKind, Zone};
 
@@ -52,6 +52,8 @@ pub(super) struct Model {
     pub(super) unlisted: Vec<DiskId>,
     /// A disk of which no read, and no page that holds it, ever answers.
     pub(super) unreadable: Option<DiskId>,
+    /// Disks whose answers the client does not understand.
+    pub(super) odd: Vec<Unreadable>,
     /// Reads are throttled for as long as they may wait.
     pub(super) throttled: bool,
     /// How long a call takes, half of it before its effect.
@@ -111,6 +113,26 @@ pub(super) fn disk(id: &str, status: DiskStatus) -> Disk {
         rdma_cluster: None,
         is_boot: false,
         cmk_id: None,
+    }
+}
+
+/// The same, and the cloud says something of it that nobody understands.
+pub(super) fn odd(id: &str, name: Option<&str>) -> Unreadable {
+    let source = CloudError {
+        action: "DescribeUDisk",
+        cause: Cause::NoAnswer,
+        outcome: Outcome::NothingHappened,
+        ret_code: None,
+        message: String::from("RetCode 0, but DataSet[0].Size is missing"),
+        advice: None,
+        request_id: None,
+        attempts: 1,
+    };
+    Unreadable {
+        id: DiskId::parse(id).unwrap(),
+        name: name.map(str::to_owned),
+        is_boot: false,
+        source: Box::new(source),
     }
 }
 
@@ -319,6 +341,9 @@ impl Cloud for Fake {
             return std::future::pending().await;
         }
         self.call("disk", |model| {
+            if model.odd.iter().any(|odd| odd.id == *id) {
+                return Err(Cause::NoAnswer);
+            }
             let part = model.wobble.as_mut().map_or(1.0, fastrand::Rng::f64);
             let when = Instant::now().checked_sub(model.read_lag.mul_f64(part)).unwrap();
             Ok(model.disks.get(id).and_then(|h| h.at(when)).cloned())
@@ -344,9 +369,14 @@ impl Cloud for Fake {
             };
             let shown = |disk: &&Disk| wanted(disk) && !model.unlisted.contains(&disk.id);
             let all: Vec<&Disk> = model.disks.values().filter_map(|h| h.at(when)).filter(shown).collect();
-            let disks: Vec<Disk> = all.iter().skip(offset).take(limit).map(|disk| (*disk).clone()).collect();
+            let read = |disk: &&Disk| match model.odd.iter().find(|odd| odd.id == disk.id) {
+                Some(odd) => Err(odd.clone()),
+                None => Ok((*disk).clone()),
+            };
+            let page: Vec<&Disk> = all.iter().skip(offset).take(limit).copied().collect();
+            let disks = page.iter().map(read).collect();
             match &model.unreadable {
-                Some(bad) if disks.iter().any(|disk| disk.id == *bad) => Err(Cause::NoAnswer),
+                Some(bad) if page.iter().any(|disk| disk.id == *bad) => Err(Cause::NoAnswer),
                 Some(_) | None => Ok(DiskPage { total: all.len(), disks }),
             }
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus};
+use crate::cloud::{Cloud, CloudError, Deadline, Disk, DiskFilter, DiskStatus, Unreadable};
 use crate::volume::{DiskId, ListToken};
 
 use super::error::Unresolved;
@@ -33,10 +33,40 @@ impl From<&Disk> for VolumeStatus {
     }
 }
 
+/// An entry of the list of all volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    Known(VolumeStatus),
+    /// It exists, and nothing more is known. Left out, it would count as deleted, and failing for it would hide all
+    /// others; its own calls say what is wrong with it.
+    Unreadable(DiskId),
+}
+
+impl Listed {
+    pub fn id(&self) -> &DiskId {
+        match self {
+            Self::Known(status) => &status.volume.id,
+            Self::Unreadable(id) => id,
+        }
+    }
+
+    /// `None`: system disks are no volumes.
+    fn of(disk: Result<Disk, Unreadable>) -> Option<Self> {
+        match disk {
+            Ok(disk) => (!disk.is_boot).then(|| Self::Known(VolumeStatus::from(&disk))),
+            Err(disk) if disk.is_boot => None,
+            Err(disk) => {
+                tracing::warn!(disk = %disk.id, error = %disk.source, "a disk of the account cannot be read");
+                Some(Self::Unreadable(disk.id))
+            }
+        }
+    }
+}
+
 /// A part of the list of all volumes, by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumePage {
-    pub volumes: Vec<VolumeStatus>,
+    pub volumes: Vec<Listed>,
     pub next: Option<ListToken>,
 }
 
@@ -79,28 +109,27 @@ impl<C: Cloud> Controller<C> {
             Some(listing) => listing,
             None => {
                 let mut volumes = Vec::new();
-                let take = |disk: Disk| {
-                    if !disk.is_boot && start.is_none_or(|start| disk.id > start.after) {
-                        volumes.push(VolumeStatus::from(&disk));
-                    }
+                let take = |disk| {
+                    let wanted = |listed: &Listed| start.is_none_or(|start| *listed.id() > start.after);
+                    volumes.extend(Listed::of(disk).filter(wanted));
                 };
                 pages::disks(&*inner.cloud, &DiskFilter::default(), deadline, take)
                     .await
                     .map_err(|source| ListError { source })?;
                 // The first at the end, where they are taken from.
-                volumes.sort_by(|a, b| b.volume.id.cmp(&a.volume.id));
+                volumes.sort_by(|a: &Listed, b| b.id().cmp(a.id()));
                 Listing { read: Instant::now(), made_or_deleted, after: None, volumes }
             }
         };
         if let Some(start) = start {
-            let rest = listing.volumes.partition_point(|status| status.volume.id > start.after);
+            let rest = listing.volumes.partition_point(|listed| *listed.id() > start.after);
             listing.volumes.truncate(rest);
         }
         let rest = listing.volumes.len().saturating_sub(limit);
         let mut volumes = listing.volumes.split_off(rest);
         volumes.reverse();
         let next = volumes.last().filter(|_| rest > 0);
-        let next = next.map(|last| ListToken { after: last.volume.id.clone() });
+        let next = next.map(|last| ListToken { after: last.id().clone() });
         if let Some(next) = &next {
             inner.listings.keep(Listing { after: Some(next.after.clone()), ..listing });
         }
@@ -121,7 +150,7 @@ struct Listing {
     /// Where the answered page ended. Whoever is not that far, as one whose answer was lost, is not served from here.
     after: Option<DiskId>,
     /// By id, the last one first.
-    volumes: Vec<VolumeStatus>,
+    volumes: Vec<Listed>,
 }
 
 /// The listing that is kept, if one is. Two that list at a time take it from each other, and pay with a reading.

@@ -42,7 +42,7 @@ pub use detach::DetachError;
 pub use error::{CallError, Unresolved, Verdict};
 pub use expand::{ExpandError, ExpandRequest, Expanded, HostSees};
 pub use hosts::HostError;
-pub use list::{ListError, VolumePage, VolumeStatus};
+pub use list::{ListError, Listed, VolumePage, VolumeStatus};
 pub use placement::PlacementError;
 pub use poller::Pace;
 

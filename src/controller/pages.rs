@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use crate::cloud::{Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, Host, HostPage, Outcome};
+use crate::cloud::{
+    Cause, Cloud, CloudError, Deadline, Disk, DiskFilter, Host, HostPage, Outcome, Unreadable,
+};
 use crate::volume::{DiskId, HostId, HostKind};
 
 /// The API's documentation names no maximum for disks and 100 for hosts.
@@ -95,19 +97,33 @@ fn short(action: &'static str, seen: usize, total: usize) -> CloudError {
     }
 }
 
-/// Hands every disk that the filter may match to `visit`, once each, a page at a time.
+/// That a disk cannot be read which may be one that is looked for.
+pub(super) fn hides(unreadable: Unreadable) -> CloudError {
+    let Unreadable { id, source, .. } = unreadable;
+    CloudError {
+        message: format!(
+            "UDisk {id} may be the one that is looked for, and cannot be read: {}",
+            source.message
+        ),
+        advice: Some("ask UCloud's support what is wrong with that disk; other disks are not concerned"),
+        ..*source
+    }
+}
+
+/// Hands every disk that the filter may match to `visit`, once each, a page at a time; also those that cannot be read.
 pub(crate) async fn disks<C: Cloud>(
     cloud: &C,
     filter: &DiskFilter,
     deadline: Deadline,
-    mut visit: impl FnMut(Disk) + Send,
+    mut visit: impl FnMut(Result<Disk, Unreadable>) + Send,
 ) -> Result<(), CloudError> {
     let mut cursor = Cursor::<DiskId>::new();
     loop {
         let page = cloud.disks(filter, cursor.offset, PAGE, deadline).await?;
         let len = page.disks.len();
         for disk in page.disks {
-            if cursor.is_new(disk.id.clone()) {
+            let id = disk.as_ref().map_or_else(|unreadable| &unreadable.id, |disk| &disk.id);
+            if cursor.is_new(id.clone()) {
                 visit(disk);
             }
         }

@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     DiskMissing,
+    DiskUnreadable,
     DiskFailed,
     DiskInTwoVolumes,
     NameTwice,
@@ -32,6 +33,7 @@ impl Kind {
     pub fn word(self) -> &'static str {
         match self {
             Self::DiskMissing => "disk-missing",
+            Self::DiskUnreadable => "disk-unreadable",
             Self::DiskFailed => "disk-failed",
             Self::DiskInTwoVolumes => "disk-in-two-volumes",
             Self::NameTwice => "name-twice",

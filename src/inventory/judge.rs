@@ -241,7 +241,7 @@ pub(super) fn phase(volume: &Volume, disk: Option<&Disk>, view: &View, say: &mut
             let since = age.map_or_else(String::new, |age| format!(" {} ago", ago(age)));
             let left = match disk {
                 Some(_) => "the disk is still there, though it should be deleted",
-                None => "the PersistentVolume is still there, though it should be deleted like its disk",
+                None => "the PersistentVolume is still there, though it should be deleted with its disk",
             };
             say(
                 Kind::Released,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::cluster::{Claim, Cluster};
 use super::finding::ago;
 use super::names::{COMMON_PREFIX, CsiName, uids};
-use crate::cloud::{Disk, DiskStatus};
+use crate::cloud::{Disk, DiskStatus, Unreadable};
 use crate::volume::{DiskId, DiskName};
 
 /// What an orphan is.
@@ -141,6 +141,13 @@ pub fn sort_out(disks: &[Disk], cluster: &Cluster, rule: &Rule) -> Sorted {
     }
     sorted.orphans.sort_by(|a, b| (!a.ours, &a.disk.id).cmp(&(!b.ours, &b.disk.id)));
     sorted
+}
+
+/// Of the disks that cannot be read those that may bear the name of a volume. What is sorted out is not less sure for
+/// them: a disk whose namesake cannot be read counts as referred to.
+pub fn hidden(unreadable: Vec<Unreadable>, marks: &Marks) -> Vec<Unreadable> {
+    let named = |name: &String| CsiName::read(name, marks.name_prefix.as_deref()).is_some();
+    unreadable.into_iter().filter(|disk| !disk.is_boot && disk.name.as_ref().is_none_or(named)).collect()
 }
 
 /// Of the later reading only what was an orphan in the earlier one, too, and has not changed since.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::finding::Finding;
+use super::finding::{Finding, Kind};
 use super::judge::place_of;
 use super::orphans::{self, Doubt, HeldBack, Marks, Orphan, Sorted};
 use super::table::{Table, fixed, flexible, number};
 use super::volumes::{Attached, Row};
-use crate::cloud::{Disk, DiskStatus, PriceClass};
+use crate::cloud::{Disk, DiskStatus, PriceClass, Unreadable};
 
 /// What a line of text may take.
 const WIDTH: usize = 120;
@@ -66,6 +66,7 @@ fn cells(row: &Row) -> [String; 8] {
         disk.map_or_else(none, |disk| format!("{}Gi", disk.size.get())),
         match (disk, &row.handle) {
             (Some(disk), _) => state_word(disk).to_owned(),
+            (None, Some(_)) if row.has(Kind::DiskUnreadable) => "unreadable".to_owned(),
             (None, Some(_)) => "missing".to_owned(),
             (None, None) => none(),
         },
@@ -202,6 +203,8 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Orphans<'a> {
     pub sorted: &'a Sorted,
+    /// Disks that may be orphans as well, for all that can be read of them.
+    pub unreadable: &'a [Unreadable],
     pub marks: &'a Marks,
     pub prices: &'a PriceList,
     pub now: u64,
@@ -233,6 +236,9 @@ impl Orphans<'_> {
         );
         if !self.sorted.held_back.is_empty() {
             text += &format!("not listed: {}\n", self.doubts());
+        }
+        for Unreadable { id, source, .. } in self.unreadable {
+            text += &format!("not listed: {id}, which cannot be read: {source}\n");
         }
         text += &format!("{}\n", self.account);
         text
@@ -308,10 +314,16 @@ impl Orphans<'_> {
             .iter()
             .map(|HeldBack { disk, why }| json!({ "id": disk.id.as_str(), "name": disk.name, "why": why.text() }))
             .collect();
+        let unreadable: Vec<Value> = self
+            .unreadable
+            .iter()
+            .map(|disk| json!({ "id": disk.id.as_str(), "name": disk.name, "problem": disk.source.to_string() }))
+            .collect();
         pretty(&json!({
             "account": self.account,
             "orphans": orphans,
             "notListed": held_back,
+            "unreadable": unreadable,
             "inUse": self.sorted.referred,
         }))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::cluster::{Attachment, Claim, Cluster, Life, Volume};
 use super::finding::{Finding, Kind, ago};
 use super::judge;
-use crate::cloud::Disk;
+use crate::cloud::{Disk, Unreadable};
 use crate::volume::DiskName;
 
 /// How things are looked at.
@@ -47,6 +47,10 @@ pub struct Attached {
 }
 
 impl Row {
+    pub fn has(&self, kind: Kind) -> bool {
+        self.findings.iter().any(|finding| finding.kind == kind)
+    }
+
     /// What makes a row the same row in another reading.
     fn key(&self) -> (Option<&str>, Option<&(String, String)>, Option<&str>) {
         let attachment = self.attachments.first().map(|attached| attached.name.as_str());
@@ -56,9 +60,9 @@ impl Row {
     }
 }
 
-/// Makes the rows, in the order of their claims.
-pub fn join(cluster: &Cluster, disks: &[Disk], view: &View) -> Vec<Row> {
-    let join = Join::new(cluster, disks, view);
+/// Makes the rows, in the order of their claims. `disks` and `unreadable` are all disks of the account.
+pub fn join(cluster: &Cluster, disks: &[Disk], unreadable: &[Unreadable], view: &View) -> Vec<Row> {
+    let join = Join::new(cluster, disks, unreadable, view);
     let mut rows: Vec<Row> = join.volumes().chain(join.claims()).chain(join.attachments()).collect();
     rows.sort_by(|a, b| order(a).cmp(&order(b)));
     rows
@@ -88,6 +92,7 @@ struct Join<'a> {
     cluster: &'a Cluster,
     view: &'a View,
     disks: HashMap<&'a str, &'a Disk>,
+    unreadable: HashMap<&'a str, &'a Unreadable>,
     by_name: HashMap<&'a str, Vec<&'a Disk>>,
     volumes: HashMap<&'a str, &'a Volume>,
     /// The volumes of the driver that name a disk.
@@ -97,11 +102,12 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(cluster: &'a Cluster, disks: &'a [Disk], view: &'a View) -> Self {
+    fn new(cluster: &'a Cluster, disks: &'a [Disk], unreadable: &'a [Unreadable], view: &'a View) -> Self {
         let mut join = Self {
             cluster,
             view,
             disks: disks.iter().map(|disk| (disk.id.as_str(), disk)).collect(),
+            unreadable: unreadable.iter().map(|disk| (disk.id.as_str(), disk)).collect(),
             by_name: HashMap::new(),
             volumes: cluster.volumes.iter().map(|volume| (volume.name.as_str(), volume)).collect(),
             by_handle: HashMap::new(),
@@ -166,6 +172,14 @@ impl<'a> Join<'a> {
         let mut say = |kind: Kind, text: String| row.findings.push(Finding { kind, text });
         match (&volume.handle, disk) {
             (None, _) => say(Kind::DiskMissing, "the PersistentVolume names no UDisk".to_owned()),
+            (Some(handle), None) if let Some(disk) = self.unreadable.get(handle.as_str()) => say(
+                Kind::DiskUnreadable,
+                format!(
+                    "UDisk {handle} exists, and what the cloud says of it cannot be read ({}), so the driver can do \
+                     nothing with it: ask UCloud's support",
+                    disk.source
+                ),
+            ),
             (Some(handle), None) => say(
                 Kind::DiskMissing,
                 format!(
@@ -264,7 +278,13 @@ impl<'a> Join<'a> {
         {
             let made = match disk {
                 Some(disk) => format!("UDisk {} is made for it", disk.id),
-                None => "no UDisk has its name".to_owned(),
+                None => match self.unreadable.values().find(|odd| odd.name.as_deref() == Some(name.as_str()))
+                {
+                    Some(odd) => {
+                        format!("UDisk {} has its name and cannot be read ({})", odd.id, odd.source)
+                    }
+                    None => "no UDisk has its name".to_owned(),
+                },
             };
             say(
                 Kind::ClaimPending,

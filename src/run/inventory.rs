@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::ASK_WITHIN;
-use crate::cloud::{CloudError, Deadline, Disk, DiskFilter, Prices as _};
+use crate::cloud::{CloudError, Deadline, Disk, DiskFilter, Prices as _, Unreadable};
 use crate::config::{Comparison, EXIT_FAILURE, EXIT_FOUND, InventoryArgs, OrphansArgs, Output, VolumesArgs};
 use crate::controller::pages;
 use crate::inventory::cluster::Cluster;
@@ -75,6 +75,14 @@ struct Sides {
     account: String,
 }
 
+/// What one look at both sides tells of disks that nothing refers to.
+#[derive(Debug)]
+struct Reading {
+    disks: Vec<Disk>,
+    unreadable: Vec<Unreadable>,
+    sorted: Sorted,
+}
+
 /// Does what the command line asks for.
 pub async fn run(what: Comparison) -> Result<Verdict, InventoryError> {
     match what {
@@ -94,9 +102,9 @@ async fn volumes(args: VolumesArgs) -> Result<Verdict, InventoryError> {
         account: sides.account.clone(),
     };
     let look = async || -> Result<Vec<Row>, InventoryError> {
-        let disks = sides.disks().await?;
+        let (disks, unreadable) = sides.disks().await?;
         let cluster = sides.kubernetes.read(&sides.driver, None, sides.timeout).await?;
-        Ok(join(&cluster, &disks, &view()))
+        Ok(join(&cluster, &disks, &unreadable, &view()))
     };
     let odd = |rows: &[Row]| rows.iter().any(|row| !row.findings.is_empty());
     let mut rows = look().await?;
@@ -119,25 +127,33 @@ async fn orphans(args: OrphansArgs) -> Result<Verdict, InventoryError> {
         older_than: args.older_than.as_secs(),
         marks: marks.clone(),
     };
-    let (_, first) = sides.unused(&rule()).await?;
-    let (disks, sorted) = if first.orphans.is_empty() {
-        (Vec::new(), first)
-    } else {
+    let mut reading = sides.unused(&rule()).await?;
+    if !reading.sorted.orphans.is_empty() {
         tokio::time::sleep(common.recheck).await;
-        let (disks, second) = sides.unused(&rule()).await?;
-        (disks, orphans::seen_twice(&first, second))
-    };
+        let first = std::mem::replace(&mut reading, sides.unused(&rule()).await?);
+        reading.sorted = orphans::seen_twice(&first.sorted, reading.sorted);
+    }
+    let Reading { disks, unreadable, sorted } = reading;
     let prices = sides.prices(&sorted).await;
     let show = |fates: &BTreeMap<String, Fate>| {
         let (now, place) = (now(), sides.place());
-        let report = Orphans { sorted: &sorted, marks: &marks, prices: &prices, now, account: &place, fates };
+        let report = Orphans {
+            sorted: &sorted,
+            unreadable: &unreadable,
+            marks: &marks,
+            prices: &prices,
+            now,
+            account: &place,
+            fates,
+        };
         print(&report.print(format(common.output)))
     };
     if !args.delete || sorted.orphans.is_empty() {
         show(&BTreeMap::new())?;
         // Ids that are not orphans are told even when there are none at all.
         deletion::targets(&sorted, &args.ids).map_err(InventoryError::Refused)?;
-        return Ok(if sorted.orphans.is_empty() { Verdict::Clean } else { Verdict::Found });
+        let clean = sorted.orphans.is_empty() && unreadable.is_empty();
+        return Ok(if clean { Verdict::Clean } else { Verdict::Found });
     }
     // People see what they are asked about; a program gets one answer.
     let people = common.output != Output::Json;
@@ -154,7 +170,7 @@ async fn orphans(args: OrphansArgs) -> Result<Verdict, InventoryError> {
     }
     let undone = fates.values().any(|fate| matches!(fate, Fate::Refused(_) | Fate::Failed(_)));
     let deleted = fates.values().filter(|fate| **fate == Fate::Deleted).count();
-    Ok(match (undone, sorted.orphans.len() - deleted) {
+    Ok(match (undone, sorted.orphans.len() + unreadable.len() - deleted) {
         (true, _) => Verdict::Undone,
         (false, 0) => Verdict::Clean,
         (false, _) => Verdict::Found,
@@ -194,22 +210,25 @@ impl Sides {
         Instant::now() + self.timeout
     }
 
-    /// All disks of the account, or an error.
-    async fn disks(&self) -> Result<Vec<Disk>, InventoryError> {
+    /// All disks of the account, and of some perhaps no more than that they are there; or an error.
+    async fn disks(&self) -> Result<(Vec<Disk>, Vec<Unreadable>), InventoryError> {
         let filter = DiskFilter { bills: true, ..DiskFilter::default() };
-        let mut disks = Vec::new();
-        let listing = pages::disks(&self.cloud, &filter, self.deadline(), |disk| disks.push(disk)).await;
-        listing.map_err(InventoryError::Disks)?;
-        Ok(disks)
+        let (mut disks, mut unreadable) = (Vec::new(), Vec::new());
+        let take = |disk| match disk {
+            Ok(disk) => disks.push(disk),
+            Err(disk) => unreadable.push(disk),
+        };
+        pages::disks(&self.cloud, &filter, self.deadline(), take).await.map_err(InventoryError::Disks)?;
+        Ok((disks, unreadable))
     }
 
     /// The disks first, the cluster after them: what is made in between has its reference then.
-    async fn unused(&self, rule: &Rule) -> Result<(Vec<Disk>, Sorted), InventoryError> {
-        let disks = self.disks().await?;
+    async fn unused(&self, rule: &Rule) -> Result<Reading, InventoryError> {
+        let (disks, unreadable) = self.disks().await?;
         let wanted = orphans::wanted(&disks, &rule.marks);
         let cluster = self.cluster(&wanted).await?;
         let sorted = orphans::sort_out(&disks, &cluster, rule);
-        Ok((disks, sorted))
+        Ok(Reading { unreadable: orphans::hidden(unreadable, &rule.marks), disks, sorted })
     }
 
     async fn cluster(&self, wanted: &std::collections::HashSet<String>) -> Result<Cluster, ListError> {

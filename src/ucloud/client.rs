@@ -124,6 +124,15 @@ impl<T: Transport> Client<T> {
         action: &A,
         deadline: Deadline,
     ) -> Result<A::Answer, CloudError> {
+        self.answered(action, deadline).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, with the cloud's id of the request that was answered.
+    pub(crate) async fn answered<A: Action>(
+        &self,
+        action: &A,
+        deadline: Deadline,
+    ) -> Result<(A::Answer, Option<String>), CloudError> {
         let facts = A::FACTS;
         let (turn, wait_until) = if facts.idempotent {
             (Turn::Later, deadline)
@@ -186,7 +195,7 @@ impl<T: Transport> Client<T> {
             };
             self.report::<A>(number, &sent, duration, next);
             let failure = match sent.result {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, sent.request_id)),
                 Err(failure) => failure,
             };
             match next {

@@ -138,7 +138,9 @@ impl<T: Transport> Cloud for UCloud<T> {
         limit: usize,
         deadline: Deadline,
     ) -> Result<DiskPage, CloudError> {
-        self.client.call(&DescribeUDisks { filter, offset, limit }, deadline).await
+        let listing = DescribeUDisks { filter, offset, limit };
+        let (listed, request_id) = self.client.answered(&listing, deadline).await?;
+        Ok(listed.into_page(request_id.as_deref()))
     }
 
     async fn create_disk(&self, disk: &NewDisk, deadline: Deadline) -> Result<DiskId, CloudError> {

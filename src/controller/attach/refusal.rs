@@ -1,6 +1,6 @@
 //! Why the cloud refuses an attach: it gives no reason, so one is found in the states of disk and host.
 
-use crate::cloud::{Cause, Cloud, CloudError, Disk, DiskFilter, DiskStatus, Host};
+use crate::cloud::{Cause, Cloud, CloudError, Disk, DiskFilter, DiskStatus, Host, Unreadable};
 use crate::controller::recent::{Change, Trust};
 use crate::controller::view::View;
 use crate::controller::{CallError, Unresolved, pages};
@@ -118,11 +118,9 @@ impl<C: Cloud> Attach<'_, C> {
     async fn disks_on_host(&self, view: &View<'_, C>) -> Result<usize, Unresolved> {
         let filter = DiskFilter { host: Some(self.host.clone()), ..DiskFilter::default() };
         let mut count = 0;
-        let take = |disk: Disk| {
-            if disk.host.as_ref() == Some(&self.host) && !disk.is_boot {
-                count += 1;
-            }
-        };
+        let here = |disk: Disk| disk.host.as_ref() == Some(&self.host) && !disk.is_boot;
+        // One that cannot be read may be at any host. Too low a count only tries the attach once more.
+        let take = |disk: Result<Disk, Unreadable>| count += usize::from(disk.is_ok_and(here));
         pages::disks(&*self.controller.inner.cloud, &filter, view.deadline, take)
             .await
             .map_err(|source| Unresolved::Unreadable { what: view.what.clone(), source })?;

@@ -370,7 +370,8 @@ impl Table {
             }
             (Call::Page(offset), Brought::Page(Ok(page))) => {
                 // Any disk that was changed a moment ago tells how old the page is.
-                if let Some(disk) = page.disks.iter().find(|disk| self.recent.is_past(disk, began)) {
+                let mut readable = page.disks.iter().flatten();
+                if let Some(disk) = readable.find(|disk| self.recent.is_past(disk, began)) {
                     tracing::info!(disk = %disk.id, "the listing shows what is past; reading disks one by one");
                     self.distrust_pages(now);
                     false
@@ -451,6 +452,8 @@ impl Table {
         self.total = Some(page.total);
         let mut shift = None;
         for (place, disk) in (offset..).zip(page.disks) {
+            // Read alone, it tells what is wrong with it.
+            let Ok(disk) = disk else { continue };
             let before = self.places.insert(disk.id.clone(), (place, began));
             if let Some((before, seen)) = before
                 && seen < began

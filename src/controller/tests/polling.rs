@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cloud::Cause;
-use crate::controller::fake::{Fault, host};
+use crate::controller::fake::{Fault, host, odd};
 use crate::controller::poller::Which;
 
 fn seconds(seconds: u64) -> Duration {
@@ -160,6 +160,21 @@ async fn one_bad_disk_does_not_hold_up_the_others() {
     bench.cloud.model().unreadable = None;
     assert!(!bad.is_finished(), "its own read hangs");
     bad.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_cannot_be_read_does_not_take_the_pages_from_the_others() {
+    let mut reads = Vec::new();
+    for id in [None, Some("bs-0007")] {
+        let bench = crowd(20, 60).await;
+        bench.cloud.model().odd.extend(id.map(|id| odd(id, None)));
+        // The odd one is somebody else's, or has been attached for long.
+        let others = (0..60).filter(|n| *n != 7);
+        all(others.map(|n| attach(&bench, format!("bs-{n:04}"), format!("uhost-{}", n % 20)))).await;
+        let calls = bench.cloud.calls();
+        reads.push(count(&calls, "disk") + count(&calls, "disks"));
+    }
+    assert_eq!(reads[0], reads[1]);
 }
 
 #[tokio::test(start_paused = true)]

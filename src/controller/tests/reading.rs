@@ -1,6 +1,7 @@
 use super::*;
-use crate::controller::VolumePage;
-use crate::controller::fake::Fault;
+use crate::cloud::Unreadable;
+use crate::controller::fake::{Fault, odd};
+use crate::controller::{Listed, VolumePage, VolumeStatus};
 use crate::volume::ListToken;
 
 impl Bench {
@@ -9,8 +10,16 @@ impl Bench {
     }
 }
 
+/// What is known of a volume of the page.
+fn known(page: &VolumePage, index: usize) -> &VolumeStatus {
+    match &page.volumes[index] {
+        Listed::Known(status) => status,
+        Listed::Unreadable(id) => panic!("{id} cannot be read"),
+    }
+}
+
 fn ids(page: &VolumePage) -> Vec<&str> {
-    page.volumes.iter().map(|status| status.volume.id.as_str()).collect()
+    page.volumes.iter().map(|listed| listed.id().as_str()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -24,10 +33,10 @@ async fn a_volume_is_published_under_every_name_of_its_node() {
     bench.cloud.put(system);
     let page = bench.list(None, Some(0)).await;
     assert_eq!(ids(&page), ["bs-1", "bs-2", "bs-3"]);
-    assert_eq!(page.volumes[0].nodes, ["uhost-a", "10.0.0.1"]);
-    assert_eq!((page.volumes[1].nodes.len(), page.volumes[2].nodes.len(), page.next), (0, 0, None));
+    assert_eq!(known(&page, 0).nodes, ["uhost-a", "10.0.0.1"]);
+    assert_eq!((known(&page, 1).nodes.len(), known(&page, 2).nodes.len(), &page.next), (0, 0, &None));
     let one = bench.controller.get(&id("bs-1"), soon()).await.unwrap().unwrap();
-    assert_eq!(one, page.volumes[0]);
+    assert_eq!(one, *known(&page, 0));
     assert_eq!(bench.controller.get(&id("bs-4"), soon()).await.unwrap(), None);
     assert_eq!(bench.controller.get(&id("bs-x"), soon()).await.unwrap(), None);
 }
@@ -131,4 +140,40 @@ async fn a_volume_made_a_moment_ago_is_not_called_unknown() {
     assert!(bench.controller.get(&volume.id, soon()).await.is_err(), "a failed read proves nothing");
     bench.cloud.fail("disks", &[Fault::RequestLost]);
     assert!(bench.controller.list(None, None, soon()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_cannot_be_read_is_listed_and_hides_no_other() {
+    let bench = Bench::new().await;
+    for number in 1..=250 {
+        bench.cloud.put(disk(&format!("bs-{number:03}"), DiskStatus::Available));
+    }
+    bench.cloud.put(disk("bsi-1", DiskStatus::InUse));
+    bench.cloud.model().odd = vec![
+        odd("bs-100", None),
+        odd("bs-101", Some("x")),
+        Unreadable { is_boot: true, ..odd("bsi-1", None) },
+    ];
+    let page = bench.list(None, None).await;
+    assert_eq!(ids(&page), (1..=250).map(|number| format!("bs-{number:03}")).collect::<Vec<_>>());
+    let unreadable = |listed: &&Listed| matches!(listed, Listed::Unreadable(_));
+    assert_eq!(page.volumes.iter().filter(unreadable).count(), 2);
+    // Read alone, it is an error, and neither gone nor somewhere.
+    bench.controller.get(&id("bs-100"), soon()).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_disk_that_may_have_the_name_holds_up_a_creation() {
+    for (name, held_up) in [(Some("the-database-of-sales"), false), (Some("pvc-one"), true), (None, true)] {
+        let bench = Bench::new().await;
+        bench.cloud.model().filters_ignored = true;
+        bench.cloud.put(disk("bs-1", DiskStatus::Available));
+        bench.cloud.model().odd = vec![odd("bs-1", name)];
+        let made = bench.create("pvc-one").await;
+        assert_eq!(bench.cloud.model().created.len(), usize::from(!held_up), "{name:?}: {made:?}");
+        if held_up {
+            let error = made.unwrap_err().to_string();
+            assert!(error.contains("UDisk bs-1") && error.contains("Size is missing"), "{error}");
+        }
+    }
 }

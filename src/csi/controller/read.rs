@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::cloud::Cloud;
-use crate::controller::{Volume, VolumeStatus};
+use crate::controller::{Listed, Volume, VolumeStatus};
 use crate::csi::capability::capability;
 use crate::csi::proto::v1;
 use crate::csi::proto::v1::controller_service_capability::{Rpc, Type, rpc};
@@ -56,14 +56,8 @@ impl<C: Cloud> ControllerService<C> {
         let (start, max_entries) = list_request(request)?;
         let page =
             self.controller.list(start.as_ref(), max_entries, answer_by).await.map_err(errors::list)?;
-        let entry = |status: &VolumeStatus| v1::list_volumes_response::Entry {
-            volume: Some(self.volume(&status.volume)),
-            status: Some(v1::list_volumes_response::VolumeStatus {
-                published_node_ids: status.nodes.clone(),
-            }),
-        };
         Ok(v1::ListVolumesResponse {
-            entries: page.volumes.iter().map(entry).collect(),
+            entries: page.volumes.iter().map(|listed| self.entry(listed)).collect(),
             next_token: page.next.map(|token| token.to_string()).unwrap_or_default(),
         })
     }
@@ -89,6 +83,19 @@ impl<C: Cloud> ControllerService<C> {
                 format!("volume {id} does not exist: the cloud knows no UDisk of this id in this project"),
             )),
         }
+    }
+
+    pub(super) fn entry(&self, listed: &Listed) -> v1::list_volumes_response::Entry {
+        let (volume, nodes) = match listed {
+            Listed::Known(status) => (self.volume(&status.volume), status.nodes.clone()),
+            // A capacity of 0 means that it is not known. The attacher takes a volume that is on no node as a reason to
+            // attach it again, and then tells in the VolumeAttachment what is wrong with it.
+            Listed::Unreadable(id) => {
+                (v1::Volume { volume_id: id.to_string(), ..v1::Volume::default() }, Vec::new())
+            }
+        };
+        let status = v1::list_volumes_response::VolumeStatus { published_node_ids: nodes };
+        v1::list_volumes_response::Entry { volume: Some(volume), status: Some(status) }
     }
 
     fn volume(&self, volume: &Volume) -> v1::Volume {

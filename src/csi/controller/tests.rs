@@ -353,3 +353,13 @@ async fn the_text_arrives_before_the_servers_own_time_out() {
     assert_eq!(operations.len(), 1);
     server.abort();
 }
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_read_is_listed_without_a_size_and_on_no_node() {
+    let id = DiskId::parse("bs-1").unwrap();
+    let entry = service().0.entry(&crate::controller::Listed::Unreadable(id));
+    let volume = v1::Volume { volume_id: "bs-1".to_owned(), ..v1::Volume::default() };
+    assert_eq!(entry.volume, Some(volume));
+    // Go's getters take an absent status, and CSI does not.
+    assert_eq!(entry.status, Some(v1::list_volumes_response::VolumeStatus::default()));
+}

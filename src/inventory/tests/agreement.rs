@@ -4,7 +4,7 @@ use crate::cloud::{Bill, Disk, DiskStatus};
 use crate::inventory::cluster::{Attachment, Claim, Cluster, Life, Node, Requirement, Volume};
 use crate::inventory::finding::Kind;
 use crate::inventory::report::{self, Format};
-use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk};
+use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk, odd};
 use crate::inventory::volumes::{Row, View, confirmed, join};
 use crate::volume::{DiskName, Gib};
 
@@ -83,7 +83,7 @@ fn used() -> Disk {
 }
 
 fn rows(cluster: &Cluster, disks: &[Disk]) -> Vec<Row> {
-    join(cluster, disks, &view())
+    join(cluster, disks, &[], &view())
 }
 
 /// All that is found, and the texts of it.
@@ -409,7 +409,7 @@ fn claims_without_a_volume() {
     let (mut cluster, mut disks) = (cluster(), vec![used()]);
     waits(&mut cluster, &mut disks);
     disks[0].name = DiskName::for_volume(&format!("a.b-{UID}")).to_string();
-    assert_eq!(join(&cluster, &disks, &view)[0].handle.as_deref(), Some("bs-1"));
+    assert_eq!(join(&cluster, &disks, &[], &view)[0].handle.as_deref(), Some("bs-1"));
     // A claim that waits for its first pod is no disagreement, and one of another driver no row.
     nothing(|cluster, disks| {
         waits(cluster, disks);
@@ -499,4 +499,30 @@ fn the_table_fits_120_columns_and_json_says_it_all() {
     assert_eq!(volume["findings"][0]["kind"], "attach-error");
     assert_eq!(json["volumes"][0]["udisk"], serde_json::Value::Null);
     assert_eq!(json["volumes"][0]["volumeHandle"], "bsm-gone12345");
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_not_called_missing() {
+    let rows = join(&cluster(), &[], &[odd("bs-1", None)], &view());
+    let [finding] = rows[0].findings.as_slice() else { panic!("{rows:#?}") };
+    assert_eq!(finding.kind, Kind::DiskUnreadable);
+    assert!(
+        finding.text.contains("UDisk bs-1 exists")
+            && finding.text.contains("Size is missing [request req-1]"),
+        "{finding:?}"
+    );
+    let text = report::volumes(&rows, "cn-bj2", Format::Wide);
+    assert!(text.contains(" unreadable "), "{text}");
+}
+
+#[test]
+fn a_claim_waits_for_a_disk_that_cannot_be_read() {
+    let mut cluster = cluster();
+    cluster.volumes.clear();
+    cluster.attachments.clear();
+    (cluster.claims[0].phase, cluster.claims[0].volume) = ("Pending".into(), None);
+    let rows = join(&cluster, &[], &[odd("bs-1", Some(&format!("pvc-{UID}")))], &view());
+    let [finding] = rows[0].findings.as_slice() else { panic!("{rows:#?}") };
+    assert_eq!(finding.kind, Kind::ClaimPending);
+    assert!(finding.text.contains("UDisk bs-1 has its name and cannot be read"), "{finding:?}");
 }

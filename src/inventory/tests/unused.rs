@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::cloud::{Disk, DiskStatus};
+use crate::cloud::{Disk, DiskStatus, Unreadable};
 use crate::inventory::cluster::{Attachment, Claim, Cluster, Volume};
 use crate::inventory::orphans::*;
 use crate::inventory::report::{Fate, Format, Orphans, PriceList, price_class};
-use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk};
+use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk, odd};
 use crate::volume::{DiskName, Gib};
 
 const UID: &str = "0b9c1a52-7f4e-4d6a-9d7a-0c5c2f1e3b4d";
@@ -274,6 +274,7 @@ fn the_report_tells_ours_from_unknown_with_prices_and_what_was_done() {
     let fates: BTreeMap<String, Fate> = [("bs-1".to_owned(), Fate::Deleted)].into();
     let report = Orphans {
         sorted: &sorted,
+        unreadable: &[],
         marks: &rule.marks,
         prices: &prices,
         now: NOW,
@@ -301,6 +302,50 @@ fn the_report_tells_ours_from_unknown_with_prices_and_what_was_done() {
     assert_eq!(json["orphans"][1]["belongsTo"], "unknown to this cluster");
     assert_eq!(json["orphans"][1]["priceFen"], serde_json::Value::Null);
     assert_eq!(json["notListed"][0]["id"], "bs-3");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_if_it_may_be_a_volumes() {
+    let named = format!("pvc-{UID}");
+    let all = vec![
+        odd("bs-1", None),
+        odd("bs-2", Some(&named)),
+        odd("bs-3", Some("the database of sales")),
+        Unreadable { is_boot: true, ..odd("bs-4", None) },
+    ];
+    let marks = rule(None, None).marks;
+    let unreadable = hidden(all, &marks);
+    assert_eq!(unreadable.iter().map(|disk| disk.id.as_str()).collect::<Vec<_>>(), ["bs-1", "bs-2"]);
+    let (sorted, prices, fates) = (Sorted::default(), PriceList::new(), BTreeMap::new());
+    let report = Orphans {
+        sorted: &sorted,
+        unreadable: &unreadable,
+        marks: &marks,
+        prices: &prices,
+        now: NOW,
+        account: "region cn-bj2",
+        fates: &fates,
+    };
+    let text = report.print(Format::Text);
+    assert!(
+        text.contains("not listed: bs-1, which cannot be read: DescribeUDisk failed: RetCode 0, but "),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&report.print(Format::Json)).unwrap();
+    assert_eq!(
+        (&json["unreadable"][1]["id"], &json["unreadable"][1]["name"]),
+        (&"bs-2".into(), &named.into())
+    );
+}
+
+#[test]
+fn the_twin_of_a_disk_that_cannot_be_read_is_nobodys_orphan() {
+    let name = format!("pvc-{UID}");
+    let twin = named("bs-2", &name);
+    let cluster = Cluster { volumes: vec![volume(&name, "bs-1")], ..Cluster::default() };
+    let readable = sort_out(&[named("bs-1", &name), twin.clone()], &cluster, &rule(None, None));
+    assert_eq!(readable.orphans.len(), 1, "it shows that the twin is nobody's");
+    assert_eq!(sort_out(&[twin], &cluster, &rule(None, None)).orphans, []);
 }
 
 /// How a disk can be referred to.

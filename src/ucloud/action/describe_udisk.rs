@@ -1,6 +1,7 @@
 use super::{Action, page};
-use crate::cloud::{Bill, Disk, DiskFilter, DiskPage, DiskStatus};
+use crate::cloud::{Bill, Disk, DiskFilter, DiskPage, DiskStatus, Unreadable};
 use crate::ucloud::decode::{DecodeError, Fields};
+use crate::ucloud::error::Failure;
 use crate::ucloud::params::Params;
 use crate::ucloud::retry::Facts;
 use crate::volume::{DiskId, DiskType, Gib, HostId, Zone};
@@ -43,10 +44,43 @@ pub(crate) struct DescribeUDisks<'a> {
     pub(crate) limit: usize,
 }
 
+/// A page of the listing as it was answered.
+#[derive(Debug)]
+pub(crate) struct AnsweredPage {
+    pub(super) total: usize,
+    pub(super) disks: Vec<Result<Disk, Odd>>,
+}
+
+/// A disk that cannot be read.
+#[derive(Debug)]
+pub(super) struct Odd {
+    id: DiskId,
+    name: Option<String>,
+    is_boot: bool,
+    error: DecodeError,
+}
+
+impl AnsweredPage {
+    /// With the id of the request in what is said of disks that cannot be read.
+    pub(crate) fn into_page(self, request_id: Option<&str>) -> DiskPage {
+        let unreadable = |Odd { id, name, is_boot, error }| {
+            let failure = Failure::undecodable(Facts::READ, &error);
+            Unreadable {
+                id,
+                name,
+                is_boot,
+                source: Box::new(failure.into_error(NAME, request_id.map(str::to_owned), 1)),
+            }
+        };
+        let disks = self.disks.into_iter().map(|disk| disk.map_err(unreadable)).collect();
+        DiskPage { total: self.total, disks }
+    }
+}
+
 impl Action for DescribeUDisks<'_> {
     const NAME: &'static str = NAME;
     const FACTS: Facts = Facts::READ;
-    type Answer = DiskPage;
+    type Answer = AnsweredPage;
 
     fn params(&self, params: &mut Params) {
         params.optional("Zone", self.filter.zone.as_ref().map(Zone::as_str));
@@ -58,8 +92,8 @@ impl Action for DescribeUDisks<'_> {
 
     fn answer(&self, fields: &Fields<'_>) -> Result<Self::Answer, DecodeError> {
         let set = fields.set("DataSet")?;
-        let disks = set.entries.iter().map(disk).collect::<Result<_, _>>()?;
-        Ok(DiskPage { total: set.total()?, disks })
+        let disks = set.entries.iter().map(listed).collect::<Result<_, _>>()?;
+        Ok(AnsweredPage { total: set.total()?, disks })
     }
 }
 
@@ -71,9 +105,31 @@ fn leave_out_slow_parts(params: &mut Params, bills: bool) {
     params.yes_no("IgnoreBackupMode", true);
 }
 
+/// Reads one disk of a listing. What has no id is nothing that could be told apart from the others, and spoils the page.
+fn listed(fields: &Fields<'_>) -> Result<Result<Disk, Odd>, DecodeError> {
+    let id = id(fields)?;
+    Ok(disk(fields).map_err(|error| Odd {
+        name: fields.required_or_empty("Name").ok(),
+        is_boot: is_boot(&id, fields),
+        error,
+        id,
+    }))
+}
+
+fn id(fields: &Fields<'_>) -> Result<DiskId, DecodeError> {
+    fields.required_parsed("UDiskId", DiskId::parse)
+}
+
+/// Whether anything that can be read says that it is a system disk.
+fn is_boot(id: &DiskId, fields: &Fields<'_>) -> bool {
+    fields.switch("IsBoot") == Ok(Some(true))
+        || fields.remark("DiskType").is_some_and(|word| disk_kind(&word).system)
+        || id.as_str().starts_with("bsi-")
+}
+
 /// Reads one disk of the set. What identifies it and says where it is must be there and be right; the rest informs.
 fn disk(fields: &Fields<'_>) -> Result<Disk, DecodeError> {
-    let id = fields.required_parsed("UDiskId", DiskId::parse)?;
+    let id = id(fields)?;
     let size = fields.required_number("Size")?;
     let size = u32::try_from(size).map_err(|_| fields.error(format!("disk {id} has a Size of {size}")))?;
     let kind = disk_kind(&fields.text("DiskType")?.unwrap_or_default());
@@ -83,7 +139,9 @@ fn disk(fields: &Fields<'_>) -> Result<Disk, DecodeError> {
         None => fields.parsed("UHostId", HostId::parse)?,
     };
     let host_ip = ["HostIP", "UHostIP"].iter().find_map(|name| fields.remark(name)?.parse().ok());
-    let is_boot = fields.switch("IsBoot")? == Some(true) || kind.system || id.as_str().starts_with("bsi-");
+    // One that says it in an odd way must not pass for a volume.
+    fields.switch("IsBoot")?;
+    let is_boot = is_boot(&id, fields);
     Ok(Disk {
         name: fields.required_or_empty("Name")?,
         zone: fields.required_parsed("Zone", Zone::parse)?,
@@ -354,6 +412,52 @@ mod tests {
         ] {
             assert!(answer(&all, &body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_read_leaves_the_others_readable() {
+        let all = DescribeUDisks { filter: &DiskFilter::default(), offset: 0, limit: 10 };
+        let listed = |entry: Value| {
+            let body = json!({"TotalCount": 3, "DataSet": [attached(), entry, attached()]});
+            let disks = answer(&all, &body).unwrap().into_page(Some("req-1")).disks;
+            let [Ok(_), odd, Ok(_)] = <[_; 3]>::try_from(disks).unwrap() else { panic!("{body}") };
+            odd
+        };
+        let spoilt = |name: &str, value: Value| {
+            let mut entry = attached();
+            entry[name] = value;
+            listed(entry).unwrap_err()
+        };
+        for (name, value) in [
+            ("Size", Value::Null),
+            ("Size", json!("many")),
+            ("Size", json!(u64::MAX)),
+            ("Zone", json!("a b")),
+            ("Status", Value::Null),
+            ("HostId", json!("uhost 1")),
+            ("CmkId", json!({})),
+        ] {
+            let odd = spoilt(name, value);
+            assert_eq!((odd.id, odd.name.as_deref(), odd.is_boot), (id(), Some("pvc-1"), false), "{name}");
+            let text = odd.source.to_string();
+            assert!(text.contains(name) && text.contains("[request req-1]"), "{text}");
+        }
+        assert_eq!(spoilt("Name", json!([])).name, None);
+        let system = |name: &str, value: Value| {
+            let mut entry = attached();
+            entry["Zone"] = Value::Null;
+            entry[name] = value;
+            listed(entry).unwrap_err().is_boot
+        };
+        for (name, value) in
+            [("IsBoot", json!("True")), ("DiskType", json!("RSSDSystemDisk")), ("UDiskId", json!("bsi-1"))]
+        {
+            assert!(system(name, value.clone()), "{name} {value}");
+        }
+        assert!(!system("IsBoot", json!({})));
+        // Without an id nobody knows which disk it is, or whether it is one.
+        let body = json!({"TotalCount": 2, "DataSet": [attached(), {"Zone": "cn-bj2-05", "Name": "pvc-1"}]});
+        answer(&all, &body).unwrap_err();
     }
 
     #[test]
