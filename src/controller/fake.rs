@@ -64,6 +64,8 @@ pub(super) struct Model {
     /// A busy host says no more than "failed".
     pub(super) bare_busy: bool,
     pub(super) filters_ignored: bool,
+    /// A filtered listing counts all disks.
+    pub(super) counts_all: bool,
     pub(super) needs_restart: bool,
     /// What the next disks become.
     pub(super) ends_failed: bool,
@@ -375,9 +377,11 @@ impl Cloud for Fake {
             };
             let page: Vec<&Disk> = all.iter().skip(offset).take(limit).copied().collect();
             let disks = page.iter().map(read).collect();
+            let shown_of_all = model.disks.values().filter(|history| history.at(when).is_some()).count();
+            let total = if model.counts_all { shown_of_all } else { all.len() };
             match &model.unreadable {
                 Some(bad) if page.iter().any(|disk| disk.id == *bad) => Err(Cause::NoAnswer),
-                Some(_) | None => Ok(DiskPage { total: all.len(), disks }),
+                Some(_) | None => Ok(DiskPage { total, disks }),
             }
         })
         .await

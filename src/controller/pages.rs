@@ -117,20 +117,46 @@ pub(crate) async fn disks<C: Cloud>(
     deadline: Deadline,
     mut visit: impl FnMut(Result<Disk, Unreadable>) + Send,
 ) -> Result<(), CloudError> {
+    let mut visited = HashSet::new();
+    let mut once = |id: DiskId, disk| {
+        if visited.insert(id) {
+            visit(disk);
+        }
+    };
+    let Some((seen, total)) = walk(cloud, filter, deadline, &mut once).await? else { return Ok(()) };
+    let whole = DiskFilter { name: None, host: None, ..filter.clone() };
+    if whole == *filter {
+        return Err(short("DescribeUDisk", seen, total));
+    }
+    // A backend that filters and counts all the same would never show enough.
+    tracing::warn!(seen, total, "a filtered listing counts more than it shows; reading all disks");
+    match walk(cloud, &whole, deadline, &mut once).await? {
+        None => Ok(()),
+        Some((seen, total)) => Err(short("DescribeUDisk", seen, total)),
+    }
+}
+
+/// Reads a listing to its end. Or how many it shows and counts, when it does not come to it.
+async fn walk<C: Cloud>(
+    cloud: &C,
+    filter: &DiskFilter,
+    deadline: Deadline,
+    visit: &mut (impl FnMut(DiskId, Result<Disk, Unreadable>) + Send),
+) -> Result<Option<(usize, usize)>, CloudError> {
     let mut cursor = Cursor::<DiskId>::new();
     loop {
         let page = cloud.disks(filter, cursor.offset, PAGE, deadline).await?;
         let len = page.disks.len();
         for disk in page.disks {
-            let id = disk.as_ref().map_or_else(|unreadable| &unreadable.id, |disk| &disk.id);
+            let id = disk.as_ref().map_or_else(|unreadable| &unreadable.id, |disk| &disk.id).clone();
             if cursor.is_new(id.clone()) {
-                visit(disk);
+                visit(id, disk);
             }
         }
         match cursor.advance(len, page.total) {
             Next::Page => {}
-            Next::End => return Ok(()),
-            Next::Short { seen, total } => return Err(short("DescribeUDisk", seen, total)),
+            Next::End => return Ok(None),
+            Next::Short { seen, total } => return Ok(Some((seen, total))),
         }
     }
 }

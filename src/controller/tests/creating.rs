@@ -50,6 +50,24 @@ async fn a_name_is_found_by_exact_comparison_on_any_page() {
     assert_eq!(bench.create("pvc-one").await.unwrap().id, id("bs-z"));
 }
 
+/// The documentation says that the count is the filter's; should it be the account's, volumes are made all the same.
+#[tokio::test(start_paused = true)]
+async fn a_count_of_more_than_the_filter_lets_through_costs_reads_and_no_volume() {
+    let bench = Bench::new().await;
+    for number in 0..150 {
+        bench.cloud.put(named(&format!("bs-a{number}"), &format!("other-{number}")));
+    }
+    bench.cloud.model().counts_all = true;
+    let made = bench.create("pvc-one").await.unwrap();
+    assert_eq!(bench.cloud.model().created.len(), 1);
+    assert_eq!(bench.create("pvc-one").await.unwrap().id, made.id);
+    assert_eq!(bench.cloud.model().created.len(), 1);
+    // A listing of all that counts more than it shows may hide the name.
+    bench.cloud.model().unlisted = vec![id("bs-a7")];
+    bench.create("pvc-two").await.unwrap_err();
+    assert_eq!(bench.cloud.model().created.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_has_just_started_finds_what_the_one_before_it_made() {
     let bench = Bench::new().await;
