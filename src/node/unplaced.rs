@@ -66,6 +66,11 @@ pub enum UnplacedReason {
     Block,
     #[error("no disk carries the mark of this driver for this volume (looked at: {looked})")]
     None { looked: String },
+    /// It may be this very volume, at another path.
+    #[error(
+        "the mark of this driver for this volume is on {used} and nowhere else; it is staged once nothing uses it"
+    )]
+    InUse { used: String },
     #[error("{names} all carry the mark of this volume: all but one are copies, which must leave this host")]
     Several { names: String },
     #[error("{silent} did not answer and could be the volume's too (looked at: {looked})")]
@@ -184,8 +189,9 @@ fn choose(volume: &DiskId, candidates: Vec<Candidate>) -> Result<Arc<OpenDevice>
         ([] | [_], true, false) | ([], false, false) => {
             Err(UnplacedReason::Silent { silent: silent.join(" and "), looked })
         }
-        ([], _, true) => Err(UnplacedReason::None { looked }),
-        ([_, ..], ..) => Err(UnplacedReason::Several { names: names() }),
+        ([], true, true) => Err(UnplacedReason::None { looked }),
+        ([], false, true) if used.len() == 1 => Err(UnplacedReason::InUse { used: names() }),
+        ([_, ..], ..) | ([], false, true) => Err(UnplacedReason::Several { names: names() }),
     }
 }
 

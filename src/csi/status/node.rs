@@ -39,9 +39,9 @@ impl NodeError for StageError {
             Self::Incompatible { .. } => Code::AlreadyExists,
             Self::Unplaced(error) => match &error.reason {
                 UnplacedReason::Silent { .. } => Code::Unavailable,
-                UnplacedReason::Block | UnplacedReason::None { .. } | UnplacedReason::Several { .. } => {
-                    Code::FailedPrecondition
-                }
+                // As with a disk in use: it may be this very volume that is mounted.
+                UnplacedReason::InUse { .. } | UnplacedReason::Several { .. } => Code::Aborted,
+                UnplacedReason::Block | UnplacedReason::None { .. } => Code::FailedPrecondition,
             },
             Self::Lookup(error) => lookup(error),
             Self::Slot { .. }
