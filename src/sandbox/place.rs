@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 
 use crate::node::linux::mount::unmount_top;
 use crate::node::linux::mountinfo::{Mount, Mounts};
@@ -41,6 +43,9 @@ const FILES: [&str; 9] = [
 ];
 /// Tells a directory that an earlier run was killed in from one with somebody else's files of those names. Goes last.
 const MARKER: &str = ".csi-udisk-sandbox";
+/// How the names of our own directories begin; six hexadecimal digits follow.
+const TEMPORARY: &str = "csi-udisk-";
+
 impl Place {
     /// The given directory, made if it is missing, or one of our own.
     pub(super) fn new(given: Option<PathBuf>) -> io::Result<Self> {
@@ -54,14 +59,37 @@ impl Place {
             return Self::take(&path, origin);
         }
         loop {
-            let name = format!("csi-udisk-{:06x}", fastrand::u32(..0x0100_0000));
+            let name = format!("{TEMPORARY}{:06x}", fastrand::u32(..0x0100_0000));
             let path = std::env::temp_dir().join(name);
             match fs::create_dir(&path) {
-                Ok(()) => return Self::take(&path, Origin::Temporary),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
+            match Self::take(&path, Origin::Temporary) {
+                // A sandbox that starts at the same time took it for an abandoned one.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotFound) => {}
+                taken => return taken,
+            }
         }
+    }
+
+    /// Directories of our own making whose sandbox was killed: nobody else knows them, so nobody else cleans up there.
+    pub(super) fn abandoned() -> Vec<Self> {
+        Self::abandoned_in(&std::env::temp_dir())
+    }
+
+    fn abandoned_in(temporary: &Path) -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(temporary) else { return Vec::new() };
+        let ours = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()?.strip_prefix(TEMPORARY));
+            let named = name.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_hexdigit()));
+            // Anybody may make such a directory here, and lead us to anything by links in it.
+            let made = path.symlink_metadata().is_ok_and(|m| m.is_dir() && m.uid() == geteuid().as_raw());
+            named && made && path.join(MARKER).symlink_metadata().is_ok_and(|m| m.is_file())
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(ours);
+        paths.filter_map(|path| Self::take(&path, Origin::Temporary).ok()).collect()
     }
 
     fn take(path: &Path, origin: Origin) -> io::Result<Self> {
@@ -236,5 +264,32 @@ mod tests {
         let second = Place::new(Some(dir.path().to_owned())).unwrap();
         second.remove().unwrap();
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn only_directories_of_killed_sandboxes_are_taken_for_abandoned() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, marked: bool| {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            if marked {
+                fs::write(dir.path().join(name).join(MARKER), "").unwrap();
+            }
+        };
+        make("csi-udisk-00000a", true);
+        make("csi-udisk-00000b", true);
+        make("csi-udisk-00000c", false);
+        make("csi-udisk-notes1", true);
+        make("csi-udisk-00000d-old", true);
+        make("else", true);
+        std::os::unix::fs::symlink(dir.path().join("else"), dir.path().join("csi-udisk-00000e")).unwrap();
+        let alive = Place::take(&dir.path().join("csi-udisk-00000b"), Origin::Temporary).unwrap();
+        let abandoned = Place::abandoned_in(dir.path());
+        assert_eq!(
+            abandoned.iter().map(|place| place.path().file_name().unwrap()).collect::<Vec<_>>(),
+            ["csi-udisk-00000a"]
+        );
+        abandoned[0].remove().unwrap();
+        drop(alive);
+        assert_eq!(names(dir.path()).len(), 6);
     }
 }

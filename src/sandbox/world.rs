@@ -79,6 +79,21 @@ pub(super) const ROLES: [Role; 3] = [Role::Controller, Role::Node(0), Role::Node
 /// A driver that runs, and its name for messages.
 type Driver = (String, JoinHandle<Result<(), RunError>>);
 
+/// Ends what sandboxes that were killed left behind: loop devices, and directories that nobody else would remove.
+fn clean_up_abandoned(devices: bool) {
+    for place in Place::abandoned() {
+        // The hosts take their leftovers away when they open, and all the rest when they are dropped.
+        let hosts = devices.then(|| LoopHosts::open(&place.data(), LoopOptions::default()));
+        let hosts = hosts.transpose().map(drop).map_err(|error| error.to_string());
+        let cleaned = hosts.and_then(|()| place.remove().map_err(|error| error.to_string()));
+        let dir = place.path().display();
+        match cleaned {
+            Ok(()) => tracing::info!(%dir, "removed what a sandbox that was killed left behind"),
+            Err(error) => tracing::warn!(%dir, error, "a sandbox that was killed left something behind"),
+        }
+    }
+}
+
 /// The running sandbox.
 #[derive(Debug)]
 pub(super) struct World {
@@ -97,6 +112,9 @@ pub(super) struct World {
 impl World {
     /// Starts the cloud and its hosts; with `devices` their disks are loop devices of this machine.
     pub(super) async fn start(args: &SandboxArgs, devices: bool) -> Result<Self, SandboxError> {
+        if args.dir.is_none() {
+            clean_up_abandoned(devices);
+        }
         let place = Place::new(args.dir.clone()).map_err(SandboxError::Directory)?;
         match Self::start_in(args, devices, &place).await {
             Ok(parts) => Ok(parts(place)),
