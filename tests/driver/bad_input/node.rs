@@ -104,7 +104,7 @@ const PUBLISH: &[Row<Publish>] = &[
     ("file system ntfs", |r, _| r.volume_capability = Some(mount("ntfs", &[], "")), InvalidArgument, "fs_type is \"ntfs\""),
     ("other file system than is staged", |r, _| r.volume_capability = Some(mount("xfs", &[], "")), AlreadyExists, "unstage it first"),
     ("block, and staged with a file system", |r, _| r.volume_capability = Some(csi::capability("block")), Aborted, "volume"),
-    ("no context, and not staged", |r, p| { r.publish_context.clear(); r.staging_target_path = p.path("nothing") }, FailedPrecondition, "publish_context has no \"device\""),
+    ("no context, and not staged", |r, p| { r.publish_context.clear(); r.staging_target_path = p.path("nothing") }, Aborted, "publish_context has no \"device\""),
     ("odd device", |r, _| set(&mut r.publish_context, "device", "vd/b"), InvalidArgument, "publish_context key \"device\""),
 ];
 
