@@ -484,7 +484,9 @@ fn a_disk_that_the_cloud_sees_elsewhere_is_refused() {
         assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
         let _other = plugged(&host, "vdd", "UCLOUD_DISK_VDD", SMALL);
         let error = volume.stage(&asking(&host, &Told::new("uhost-here", "vdd", 0))).await.unwrap_err();
-        assert!(matches!(error, StageError::Occupied { .. }), "{error}");
+        assert_eq!(error.code(), Code::Aborted, "{error}");
+        let StageError::StillMounted { error, .. } = error else { panic!("{error}") };
+        assert!(matches!(*error, StageError::Occupied { .. }), "{error}");
         volume.publish(&asking(&host, &Told::new("uhost-here", "vdc", 0)), false).await.unwrap();
         assert_eq!(fs::read_to_string(volume.target.join("file")).unwrap(), "content");
     });

@@ -102,7 +102,7 @@ impl Node {
             Ok(staged) => staged,
             Err(error) => {
                 let target = request.target_path.clone();
-                return Err(self.with_what_is_left(error, vec![target]).await.into());
+                return Err(self.with_what_is_left(error, &request.volume, vec![target]).await.into());
             }
         };
         progress.set(format!("binding to {}", request.target_path.display()));

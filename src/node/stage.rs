@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::Node;
 use super::linux::Host;
 use super::linux::blank::NotBlank;
+use super::linux::candidates::is_disk;
 use super::linux::device::{LocateError, OpenDevice, UseError};
 use super::linux::error::HostError;
 use super::linux::format::FormatError;
@@ -160,33 +161,54 @@ impl Node {
         let left = [request.staging_path.clone(), file];
         let outcome = match self.ensure_staged(request, progress).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.with_what_is_left(error, left.into()).await),
+            Err(error) => Err(self.with_what_is_left(error, &volume, left.into()).await),
         };
         self.failures.note(&volume, "NodeStageVolume", &outcome);
         outcome
     }
 
-    /// An error of a time before the list of mounts was looked at says what one of `paths` shows.
-    pub(super) async fn with_what_is_left(&self, error: StageError, paths: Vec<PathBuf>) -> StageError {
-        use StageError::{Locate, Lookup, Unplaced, Use};
-        if !matches!(error, Locate(_) | Lookup(_) | Unplaced(_) | Use(_)) {
+    /// Where one of `paths` shows a disk that can be the volume, an error says so that was found without regard to it.
+    pub(super) async fn with_what_is_left(
+        &self,
+        error: StageError,
+        volume: &DiskId,
+        paths: Vec<PathBuf>,
+    ) -> StageError {
+        use StageError::{Locate, Lookup, Occupied, Unplaced, Use};
+        let occupied = matches!(error, Occupied { .. });
+        if !occupied && !matches!(error, Locate(_) | Lookup(_) | Unplaced(_) | Use(_)) {
             return error;
         }
         let host = self.host.clone();
         let look = move || {
             let mounts = Mounts::read()?;
             for path in paths.iter().map(|path| as_listed(path)) {
-                if let PathState::Live { .. } | PathState::Dead(_) = host.state_at(&mounts, &path)? {
-                    return Ok(Some(path));
+                match host.state_at(&mounts, &path)? {
+                    PathState::Live { device, .. } => return Ok(Some((path, Some(device)))),
+                    PathState::Dead(_) => return Ok(Some((path, None))),
+                    PathState::Unmounted | PathState::Foreign(_) => {}
                 }
             }
             Ok::<_, HostError>(None)
         };
-        match self.host.calls.run(look).await {
-            Ok(Some(path)) => StageError::StillMounted { path, error: Box::new(error) },
-            // The first error says more than a second one.
-            Ok(None) | Err(_) => error,
+        // The first error says more than a second one.
+        let Ok(Some((path, device))) = self.host.calls.run(look).await else { return error };
+        // That it is another disk than the attachment or the cloud says does not make it another volume.
+        if occupied
+            && let Some(device) = device
+            && self.is_surely_other(&path, &device, volume).await
+        {
+            return error;
         }
+        StageError::StillMounted { path, error: Box::new(error) }
+    }
+
+    /// Whether what is mounted on `path`, of `device`, is certainly not the volume: a disk of the host itself, or with
+    /// another volume on it.
+    async fn is_surely_other(&self, path: &Path, device: &BlockDevice, volume: &DiskId) -> bool {
+        !is_disk(&device.name)
+            || matches!(self.host.is_system_disk(&device.name).await, Ok(true))
+            || matches!(self.other_volume_at(path, volume).await, Ok(Some(_)))
     }
 
     pub(super) async fn ensure_staged(
