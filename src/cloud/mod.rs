@@ -5,6 +5,8 @@
 //! decides nothing about idempotency: "already done" is decided by the use cases, which read first.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{Cause, CloudError, Outcome};
 

@@ -118,26 +118,6 @@ pub(super) fn disk(id: &str, status: DiskStatus) -> Disk {
     }
 }
 
-/// The same, and the cloud says something of it that nobody understands.
-pub(super) fn odd(id: &str, name: Option<&str>) -> Unreadable {
-    let source = CloudError {
-        action: "DescribeUDisk",
-        cause: Cause::NoAnswer,
-        outcome: Outcome::NothingHappened,
-        ret_code: None,
-        message: String::from("RetCode 0, but DataSet[0].Size is missing"),
-        advice: None,
-        request_id: None,
-        attempts: 1,
-    };
-    Unreadable {
-        id: DiskId::parse(id).unwrap(),
-        name: name.map(str::to_owned),
-        is_boot: false,
-        source: Box::new(source),
-    }
-}
-
 pub(super) fn zone() -> Zone {
     Zone::parse("cn-bj2-05").unwrap()
 }

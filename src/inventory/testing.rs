@@ -1,6 +1,6 @@
 //! Small things to compare.
 
-use crate::cloud::{Cause, CloudError, Disk, DiskStatus, Outcome, Unreadable};
+use crate::cloud::{Disk, DiskStatus};
 use crate::volume::{DiskId, DiskType, Gib, HostId, Zone};
 
 pub(super) const NOW: u64 = 1_800_000_000;
@@ -38,25 +38,5 @@ pub(super) fn at(disk: Disk, host: &str, ip: &str, status: DiskStatus) -> Disk {
         device: Some("vdc".into()),
         status,
         ..disk
-    }
-}
-
-/// A data disk of which the cloud says something that nobody understands.
-pub(super) fn odd(id: &str, name: Option<&str>) -> Unreadable {
-    let source = CloudError {
-        action: "DescribeUDisk",
-        cause: Cause::NoAnswer,
-        outcome: Outcome::NothingHappened,
-        ret_code: None,
-        message: "RetCode 0, but DataSet[0].Size is missing".into(),
-        advice: None,
-        request_id: Some("req-1".into()),
-        attempts: 1,
-    };
-    Unreadable {
-        id: DiskId::parse(id).unwrap(),
-        name: name.map(str::to_owned),
-        is_boot: false,
-        source: Box::new(source),
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cloud::Cause;
-use crate::controller::fake::{Fault, host, odd};
+use crate::cloud::testing::odd;
+use crate::controller::fake::{Fault, host};
 use crate::controller::poller::Which;
 
 fn seconds(seconds: u64) -> Duration {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::cloud::Unreadable;
-use crate::controller::fake::{Fault, odd};
+use crate::cloud::testing::odd;
+use crate::controller::fake::Fault;
 use crate::controller::{Listed, VolumePage, VolumeStatus};
 use crate::volume::ListToken;
 

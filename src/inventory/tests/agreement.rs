@@ -1,10 +1,11 @@
 //! Each disagreement between cluster and cloud, and the agreement that is silent.
 
+use crate::cloud::testing::odd;
 use crate::cloud::{Bill, Disk, DiskStatus};
 use crate::inventory::cluster::{Attachment, Claim, Cluster, Life, Node, Requirement, Volume};
 use crate::inventory::finding::Kind;
 use crate::inventory::report::{self, Format};
-use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk, odd};
+use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk};
 use crate::inventory::volumes::{Row, View, confirmed, join};
 use crate::volume::{DiskName, Gib};
 

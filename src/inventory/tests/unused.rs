@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use crate::cloud::testing::odd;
 use crate::cloud::{Disk, DiskStatus, Unreadable};
 use crate::inventory::cluster::{Attachment, Claim, Cluster, Volume};
 use crate::inventory::orphans::*;
 use crate::inventory::report::{Fate, Format, Orphans, PriceList, price_class};
-use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk, odd};
+use crate::inventory::testing::{DAY, DRIVER, NOW, at, disk};
 use crate::volume::{DiskName, Gib};
 
 const UID: &str = "0b9c1a52-7f4e-4d6a-9d7a-0c5c2f1e3b4d";
