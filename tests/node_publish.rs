@@ -8,6 +8,7 @@ use std::future::Future as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::task::Poll;
+use std::time::Duration;
 
 use common::{Disk, SMALL, SMALL_GIB, TestHost, Volume, file_systems, make, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
@@ -18,6 +19,7 @@ use csi_udisk::node::{PublishError, StageError, UnstageError};
 use csi_udisk::progress::Progress;
 use csi_udisk::volume::{Adoption, FsType, Gib};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 fn plugged(host: &TestHost, kernel_name: &str, slot: &str) -> Disk {
     let disk = host.disk(kernel_name, SMALL);
@@ -485,6 +487,42 @@ fn a_copy_that_another_volume_uses_keeps_no_volume_from_being_unstaged() {
             copy.unstage(&node).await.unwrap();
         });
     }
+}
+
+/// Kubelet asks again to unstage what was not let go the first time, and another volume may have the disk raw by then.
+/// Nothing claims a raw device, so it looks free.
+#[test]
+fn an_unstage_that_is_asked_again_makes_no_raw_device_writable() {
+    on_a_host(true, |host| async move {
+        let disk = plugged(&host, "vdb", "vdc");
+        let formatted = Volume::fs(&host, "bs-1", FsType::Ext4, "vdc", Gib::new(1));
+        let node = host.node();
+        formatted.stage(&node).await.unwrap();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            ready.send(()).unwrap();
+            // Ends when the sender is dropped.
+            let _ = wait.recv();
+        });
+        is_ready.recv().unwrap();
+        let error = formatted.unstage(&node).await.unwrap_err();
+        assert!(matches!(error, UnstageError::InUse(_)), "{error}");
+        drop(release);
+        holder.join().unwrap();
+        let mut raw = Volume::block(&host, "bs-2", "vdc", Gib::new(1));
+        raw.volume_context.adoption = Adoption::parse(formatted.id.as_str());
+        // The kernel takes a namespace apart some time after its last thread.
+        let start = std::time::SystemTime::now();
+        while let Err(error) = raw.publish(&node, true).await {
+            assert!(start.elapsed().unwrap() < Duration::from_secs(20), "{error}");
+        }
+        formatted.unstage(&node).await.unwrap();
+        assert_eq!(run("blockdev", &["--getro", disk.device().to_str().unwrap()]).trim(), "1");
+        raw.unpublish(&node).await.unwrap();
+        raw.unstage(&node).await.unwrap();
+    });
 }
 
 /// Two attachments may name one slot, when one of them is old. A bound device node holds nothing, so the lock must keep
