@@ -216,6 +216,18 @@ fn a_free_copy_is_not_taken_for_the_volume_while_another_disk_with_its_mark_is_i
         assert!(matches!(found, UnplacedReason::Several { .. }), "{text}");
         let named = format!("dev/vdb, which is in use (mounted on {}),", pod.display());
         assert!(text.contains(&format!("{named} all carry")) && text.contains("dev/vdc and "), "{text}");
+        // Nor while it does not say whose it is.
+        let node_path = host.path("dev/vdb");
+        fs::remove_file(&node_path).unwrap();
+        nix::unistd::mkfifo(&node_path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let outcome = volume.stage(&host.node()).await;
+        // Lets the hung thread end, and is a disk again.
+        drop(fs::OpenOptions::new().read(true).write(true).open(&node_path).unwrap());
+        fs::remove_file(&node_path).unwrap();
+        std::os::unix::fs::symlink(used.device(), &node_path).unwrap();
+        let (found, text) = reason(outcome.unwrap_err());
+        assert!(matches!(found, UnplacedReason::Silent { .. }), "{text}");
+        assert!(text.contains("vdb did not answer"), "{text}");
         host.unplug("vdc");
         let error = refused(&host.node(), &volume, &[]).await;
         assert_eq!(error.code(), Code::Aborted, "{error}");
@@ -445,6 +457,10 @@ fn where_the_cloud_may_be_asked_its_word_gives_the_slot() {
         raw.stage(&asking(&host, &told)).await.unwrap();
         raw.stage(&asking(&host, &told)).await.unwrap();
         assert_eq!(told.asked(), 2);
+        // Without the cloud nothing tells its disk; but it is there, and a final code would make kubelet forget it.
+        let error = raw.stage(&host.node()).await.unwrap_err();
+        assert_eq!(error.code(), Code::Aborted, "{error}");
+        assert!(matches!(error, StageError::StillMounted { .. }), "{error}");
         raw.unstage(&host.node()).await.unwrap();
         // A smaller disk than the cloud says is not it.
         let told = Told::new("uhost-here", "vdb", 1);
