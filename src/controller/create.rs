@@ -165,7 +165,9 @@ impl<C: Cloud> Create<'_, C> {
             }
             Err(disk) => {
                 let may_be = disk.name.as_deref().is_none_or(|name| named(name, disk.is_boot));
-                hidden = hidden.take().or_else(|| may_be.then(|| pages::hides(disk)));
+                if may_be && !inner.recent.deleted(&disk.id) {
+                    hidden = Some(pages::hides(disk));
+                }
             }
         };
         let read = pages::disks(&*inner.cloud, &filter, self.deadline, take).await;

@@ -66,6 +66,8 @@ pub(super) struct Model {
     pub(super) filters_ignored: bool,
     /// A filtered listing counts all disks.
     pub(super) counts_all: bool,
+    /// Every listing counts so many more than it shows.
+    pub(super) counts_ahead: usize,
     pub(super) needs_restart: bool,
     /// What the next disks become.
     pub(super) ends_failed: bool,
@@ -358,7 +360,7 @@ impl Cloud for Fake {
             let page: Vec<&Disk> = all.iter().skip(offset).take(limit).copied().collect();
             let disks = page.iter().map(read).collect();
             let shown_of_all = model.disks.values().filter(|history| history.at(when).is_some()).count();
-            let total = if model.counts_all { shown_of_all } else { all.len() };
+            let total = if model.counts_all { shown_of_all } else { all.len() } + model.counts_ahead;
             match &model.unreadable {
                 Some(bad) if page.iter().any(|disk| disk.id == *bad) => Err(Cause::NoAnswer),
                 Some(_) | None => Ok(DiskPage { total, disks }),

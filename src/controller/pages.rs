@@ -123,23 +123,29 @@ pub(crate) async fn disks<C: Cloud>(
             visit(disk);
         }
     };
-    let Some((seen, total)) = walk(cloud, filter, deadline, &mut once).await? else { return Ok(()) };
+    let filtered = walk(cloud, filter, usize::MAX, deadline, &mut once).await?;
+    let Some((seen, total)) = filtered else { return Ok(()) };
     let whole = DiskFilter { name: None, host: None, ..filter.clone() };
-    if whole == *filter {
-        return Err(short("DescribeUDisk", seen, total));
+    if whole != *filter {
+        // A backend that filters and counts all the same would never show enough. It counts about as many as there
+        // are in all; else the count is of something that comes or goes, and reading all would cost much for nothing.
+        tracing::warn!(
+            seen,
+            total,
+            "a filtered listing counts more than it shows; trying the one of all disks"
+        );
+        if walk(cloud, &whole, total.saturating_mul(2), deadline, &mut once).await?.is_none() {
+            return Ok(());
+        }
     }
-    // A backend that filters and counts all the same would never show enough.
-    tracing::warn!(seen, total, "a filtered listing counts more than it shows; reading all disks");
-    match walk(cloud, &whole, deadline, &mut once).await? {
-        None => Ok(()),
-        Some((seen, total)) => Err(short("DescribeUDisk", seen, total)),
-    }
+    Err(short("DescribeUDisk", seen, total))
 }
 
-/// Reads a listing to its end. Or how many it shows and counts, when it does not come to it.
+/// Reads a listing to its end. Or how many it shows and counts, when it does not come to it, or counts more than `most`.
 async fn walk<C: Cloud>(
     cloud: &C,
     filter: &DiskFilter,
+    most: usize,
     deadline: Deadline,
     visit: &mut (impl FnMut(DiskId, Result<Disk, Unreadable>) + Send),
 ) -> Result<Option<(usize, usize)>, CloudError> {
@@ -147,6 +153,9 @@ async fn walk<C: Cloud>(
     loop {
         let page = cloud.disks(filter, cursor.offset, PAGE, deadline).await?;
         let len = page.disks.len();
+        if page.total > most {
+            return Ok(Some((len, page.total)));
+        }
         for disk in page.disks {
             let id = disk.as_ref().map_or_else(|unreadable| &unreadable.id, |disk| &disk.id).clone();
             if cursor.is_new(id.clone()) {

@@ -69,6 +69,17 @@ async fn a_count_of_more_than_the_filter_lets_through_costs_reads_and_no_volume(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_count_that_is_one_ahead_does_not_cost_a_reading_of_all_disks() {
+    let bench = Bench::new().await;
+    for number in 0..1000 {
+        bench.cloud.put(named(&format!("bs-a{number}"), &format!("other-{number}")));
+    }
+    bench.cloud.model().counts_ahead = 1;
+    bench.create("pvc-one").await.unwrap_err();
+    assert_eq!(bench.cloud.calls(), ["disks", "disks", "disks", "disks"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_has_just_started_finds_what_the_one_before_it_made() {
     let bench = Bench::new().await;
     bench.cloud.model().list_lag = seconds(9);
