@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run};
+use common::{OtherNamespace, SMALL, SMALL_GIB, TestHost, Volume, file_systems, on_a_host, run};
 use csi_udisk::node::linux::device::UseError;
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::linux::{Host, exec};
@@ -220,23 +220,13 @@ fn a_disk_that_another_namespace_holds_is_not_free() {
         let (_disk, volume) = staged_on(&host, FsType::Ext4);
         let node = host.node();
         volume.stage(&node).await.unwrap();
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let holder = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            ready.send(()).unwrap();
-            // Ends when the sender is dropped.
-            let _ = wait.recv();
-        });
-        is_ready.recv().unwrap();
+        let other = OtherNamespace::new();
         // The second driver was started after the unmount.
         for node in [host.node(), host.node()] {
             let error = volume.unstage(&node).await.unwrap_err();
             assert!(matches!(error, UnstageError::InUse(_)), "{error}");
         }
-        drop(release);
-        holder.join().unwrap();
-        // The kernel takes a namespace apart some time after its last thread.
+        drop(other);
         let start = std::time::SystemTime::now();
         while let Err(error) = volume.unstage(&node).await {
             assert!(start.elapsed().unwrap() < Duration::from_secs(20), "{error}");

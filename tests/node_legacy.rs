@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Disk, TestHost, Volume, file_systems, on_a_host, run, skip};
+use common::{Disk, TestHost, Volume, file_systems, mounts_at, on_a_host, run, skip};
 use csi_udisk::csi::status::Code;
 use csi_udisk::csi::status::node::NodeError as _;
 use csi_udisk::node::linux::format;
@@ -78,10 +78,6 @@ fn mounted_by_the_other_driver(volume: &Volume, disk: &Disk) {
     fs::create_dir_all(&volume.target).unwrap();
     run("mount", &["--bind", volume.staging.to_str().unwrap(), volume.target.to_str().unwrap()]);
     fs::write(volume.target.join("file"), "content").unwrap();
-}
-
-fn mounts_at(path: &Path) -> usize {
-    Mounts::read().unwrap().at(path).count()
 }
 
 /// The device that a directory is on, as the kernel says it.

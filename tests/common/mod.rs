@@ -10,7 +10,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 
 use csi_udisk::node::linux::mountinfo::Mounts;
 use csi_udisk::node::linux::{format, note};
@@ -207,6 +208,13 @@ impl TestHost {
         fs::remove_file(self.path("sys/fs/ext4").join(kernel_name)).unwrap();
     }
 
+    /// A blank disk of the least size in a slot.
+    pub fn plugged(&self, kernel_name: &str, slot: &str) -> Disk {
+        let disk = self.disk(kernel_name, SMALL);
+        self.plug(kernel_name, &format!("UCLOUD_DISK_{}", slot.to_uppercase()), &disk);
+        disk
+    }
+
     /// A staging directory as kubelet makes it.
     pub fn staging(&self, name: &str) -> PathBuf {
         let path = self.path("kubelet").join(name).join("globalmount");
@@ -219,6 +227,39 @@ impl TestHost {
         let parent = self.path("kubelet/pods").join(name);
         fs::create_dir_all(&parent).unwrap();
         parent.join("mount")
+    }
+}
+
+pub fn mounts_at(path: &Path) -> usize {
+    Mounts::read().unwrap().at(path).count()
+}
+
+/// A copy of this thread's mount namespace, which keeps what is mounted in use until it is dropped.
+pub struct OtherNamespace {
+    release: Option<mpsc::Sender<()>>,
+    holder: Option<JoinHandle<()>>,
+}
+
+impl OtherNamespace {
+    pub fn new() -> Self {
+        let (release, wait) = mpsc::channel::<()>();
+        let (ready, is_ready) = mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            ready.send(()).unwrap();
+            // Ends when the sender is dropped.
+            let _ = wait.recv();
+        });
+        is_ready.recv().unwrap();
+        Self { release: Some(release), holder: Some(holder) }
+    }
+}
+
+impl Drop for OtherNamespace {
+    /// The kernel takes a namespace apart some time after its last thread.
+    fn drop(&mut self) {
+        self.release = None;
+        let _ = self.holder.take().map(JoinHandle::join);
     }
 }
 
