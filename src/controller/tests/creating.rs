@@ -4,13 +4,6 @@ use crate::controller::fake::{Fault, host, host_id};
 use crate::controller::{PlacementError, Unresolved, Verdict};
 use crate::volume::{Segment, Zone};
 
-fn named(id: &str, name: &str) -> Disk {
-    let mut named = disk(id, DiskStatus::Available);
-    named.name = name.to_owned();
-    named.size = Gib::new(20);
-    named
-}
-
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -20,63 +13,6 @@ async fn with_segment(bench: &Bench, disk_type: DiskType, segment: Segment) -> R
     request.parameters.disk_type = disk_type;
     request.topology = Some(TopologyRequirement { requisite: vec![segment], preferred: vec![] });
     bench.controller.create(request, soon(), &bench.progress).await
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_size_of_the_account_costs_nothing() {
-    for count in [10, 10_000] {
-        let bench = Bench::new().await;
-        for number in 0..count {
-            bench.cloud.put(named(&format!("bs-{number}"), &format!("other-{number}")));
-        }
-        bench.create("pvc-one").await.unwrap();
-        assert_eq!(bench.cloud.calls().len(), 3, "{count} disks");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_name_is_found_by_exact_comparison_on_any_page() {
-    let bench = Bench::new().await;
-    bench.cloud.put(named("bs-0", "pvc-one-more"));
-    bench.cloud.put(named("bs-1", "a-pvc-one"));
-    for number in 0..250 {
-        bench.cloud.put(named(&format!("bs-a{number}"), &format!("other-{number}")));
-    }
-    bench.cloud.put(named("bs-z", "pvc-one"));
-    bench.cloud.model().filters_ignored = true;
-    assert_eq!(bench.create("pvc-one").await.unwrap().id, id("bs-z"));
-    assert_eq!(bench.cloud.calls(), ["disks", "disks", "disks", "disk"]);
-    bench.cloud.model().filters_ignored = false;
-    assert_eq!(bench.create("pvc-one").await.unwrap().id, id("bs-z"));
-}
-
-/// The documentation says that the count is the filter's; should it be the account's, volumes are made all the same.
-#[tokio::test(start_paused = true)]
-async fn a_count_of_more_than_the_filter_lets_through_costs_reads_and_no_volume() {
-    let bench = Bench::new().await;
-    for number in 0..150 {
-        bench.cloud.put(named(&format!("bs-a{number}"), &format!("other-{number}")));
-    }
-    bench.cloud.model().counts_all = true;
-    let made = bench.create("pvc-one").await.unwrap();
-    assert_eq!(bench.cloud.model().created.len(), 1);
-    assert_eq!(bench.create("pvc-one").await.unwrap().id, made.id);
-    assert_eq!(bench.cloud.model().created.len(), 1);
-    // A listing of all that counts more than it shows may hide the name.
-    bench.cloud.model().unlisted = vec![id("bs-a7")];
-    bench.create("pvc-two").await.unwrap_err();
-    assert_eq!(bench.cloud.model().created.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_count_that_is_one_ahead_does_not_cost_a_reading_of_all_disks() {
-    let bench = Bench::new().await;
-    for number in 0..1000 {
-        bench.cloud.put(named(&format!("bs-a{number}"), &format!("other-{number}")));
-    }
-    bench.cloud.model().counts_ahead = 1;
-    bench.create("pvc-one").await.unwrap_err();
-    assert_eq!(bench.cloud.calls(), ["disks", "disks", "disks", "disks"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,26 +244,6 @@ async fn a_deleted_name_is_free_at_once_even_if_it_is_still_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_disks_of_one_name_the_older_wins_and_a_failed_one_never() {
-    let bench = Bench::new().await;
-    for (disk_id, created, status) in [
-        ("bs-a", Some(30), DiskStatus::Available),
-        ("bs-b", Some(20), DiskStatus::Available),
-        ("bs-c", Some(20), DiskStatus::Available),
-        ("bs-d", None, DiskStatus::Available),
-        ("bs-e", Some(10), DiskStatus::Failed),
-    ] {
-        let mut twin = named(disk_id, "pvc-one");
-        (twin.created_at, twin.status) = (created, status);
-        bench.cloud.put(twin);
-    }
-    let mut system = named("bs-f", "pvc-one");
-    (system.created_at, system.is_boot) = (Some(1), true);
-    bench.cloud.put(system);
-    assert_eq!(bench.create("pvc-one").await.unwrap().id, id("bs-b"));
-}
-
-#[tokio::test(start_paused = true)]
 async fn another_volume_of_the_name_is_refused_with_the_reasons() {
     type Change = fn(&mut Disk);
     let cases: [(Change, &str); 4] = [
@@ -530,31 +446,4 @@ async fn a_disk_that_is_listed_and_cannot_be_read_yet_is_not_made_twice() {
     assert!(dying.is_err());
     assert_eq!(bench.restarted().create("pvc-one").await.unwrap().id, id("bs-new1"));
     assert_eq!(bench.cloud.model().created.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn few_look_up_names_at_a_time_and_who_has_no_turn_is_told_so() {
-    let bench = Arc::new(Bench::new().await);
-    bench.cloud.fail("disks", &[Fault::Hang; 8]);
-    let tasks: Vec<_> = (0..12)
-        .map(|number| {
-            let bench = Arc::clone(&bench);
-            tokio::spawn(async move { bench.create(&format!("pvc-many{number}")).await })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.cloud.calls(), ["disks"; 8]);
-    // Whoever is done or gives up makes room.
-    tasks[0].abort();
-    for task in tasks.into_iter().skip(8) {
-        task.await.unwrap().unwrap();
-    }
-    // The seven others hang still.
-    bench.cloud.fail("disks", &[Fault::Hang; 1]);
-    let (begun, eighth) = (Instant::now(), Arc::clone(&bench));
-    tokio::spawn(async move { eighth.create("pvc-eighth").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let error = bench.create("pvc-last").await.unwrap_err();
-    assert!(error.to_string().contains("after 300 s looking for a UDisk named pvc-last"), "{error}");
-    assert!(begun.elapsed() <= Duration::from_secs(302));
 }

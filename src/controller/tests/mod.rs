@@ -4,6 +4,7 @@ mod attaching;
 mod creating;
 mod detaching;
 mod life;
+mod looking_up;
 mod polling;
 mod queueing;
 mod random;
@@ -113,4 +114,12 @@ fn bound(id: &str, host: &str, status: DiskStatus) -> Disk {
     };
     bound.device = Some(String::from("vdb"));
     bound
+}
+
+/// A free disk as CreateVolume would have made it.
+fn named(id: &str, name: &str) -> Disk {
+    let mut named = disk(id, DiskStatus::Available);
+    named.name = name.to_owned();
+    named.size = Gib::new(20);
+    named
 }

@@ -162,19 +162,3 @@ async fn a_disk_that_cannot_be_read_is_listed_and_hides_no_other() {
     // Read alone, it is an error, and neither gone nor somewhere.
     bench.controller.get(&id("bs-100"), soon()).await.unwrap_err();
 }
-
-#[tokio::test(start_paused = true)]
-async fn only_a_disk_that_may_have_the_name_holds_up_a_creation() {
-    for (name, held_up) in [(Some("the-database-of-sales"), false), (Some("pvc-one"), true), (None, true)] {
-        let bench = Bench::new().await;
-        bench.cloud.model().filters_ignored = true;
-        bench.cloud.put(disk("bs-1", DiskStatus::Available));
-        bench.cloud.model().odd = vec![odd("bs-1", name)];
-        let made = bench.create("pvc-one").await;
-        assert_eq!(bench.cloud.model().created.len(), usize::from(!held_up), "{name:?}: {made:?}");
-        if held_up {
-            let error = made.unwrap_err().to_string();
-            assert!(error.contains("UDisk bs-1") && error.contains("Size is missing"), "{error}");
-        }
-    }
-}
